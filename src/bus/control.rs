@@ -1,0 +1,230 @@
+//! The control path: who is subscribed where, and which topic forwards to which.
+//!
+//! ```text
+//!   one short lock ─► graph of forwards ─► for each topic upstream: build, swap, set hint
+//!        └ released ─► old snapshots retired, messages published, queues pushed
+//! ```
+//!
+//! A subscription stands in the list of every topic from which its own topic can be reached over
+//! forwards: once, however many ways lead there. So diamonds, cycles and self-forwards need no care
+//! when publishing, and cancelling a forward takes out exactly what can no longer be reached.
+//!
+//! Guarantees: each topic's list changes atomically; no user code, no push and no destructor of a list
+//! runs under the lock (G7); cost: O(topics upstream) per subscribe, O(list) per topic per forward.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use super::subscriber::Subscriber;
+use super::subscribers::Subscribers;
+use super::topic::TopicInner;
+use crate::exec::audience::Entry;
+use crate::message::Filter;
+use crate::reclaim::Reclaimer;
+use crate::sync::{Arc, Mutex, MutexGuard, Weak, lock};
+
+#[derive(Default)]
+struct Node {
+    topic: Weak<TopicInner>,
+    /// Forwards to, by forward id.
+    out: Vec<(u64, u64)>,
+    /// Forwards from, by forward id.
+    into: Vec<(u64, u64)>,
+}
+
+#[derive(Default)]
+struct Graph {
+    /// Topics with forwards only.
+    nodes: HashMap<u64, Node>,
+    next_forward: u64,
+    closed: bool,
+}
+
+/// The control state of a bus.
+pub(crate) struct ControlPath {
+    graph: Mutex<Graph>,
+    reclaimer: Arc<Reclaimer>,
+}
+
+/// The lock, and the snapshots that were replaced under it.
+struct Change<'a> {
+    graph: Option<MutexGuard<'a, Graph>>,
+    old: Vec<Arc<Subscribers>>,
+    reclaimer: &'a Arc<Reclaimer>,
+}
+
+impl Graph {
+    /// Topics that reach `start` (or that it reaches), itself first.
+    fn closure(&self, start: u64, edges: impl Fn(&Node) -> &[(u64, u64)]) -> Vec<u64> {
+        let mut seen = HashSet::from([start]);
+        let mut order = vec![start];
+        let mut open = VecDeque::from([start]);
+        while let Some(id) = open.pop_front() {
+            for &(_, next) in self.nodes.get(&id).map(&edges).unwrap_or_default() {
+                if seen.insert(next) {
+                    order.push(next);
+                    open.push_back(next);
+                }
+            }
+        }
+        order
+    }
+
+    /// `topic` and all topics whose messages come to it.
+    fn upstream(&self, topic: &Arc<TopicInner>) -> Vec<Arc<TopicInner>> {
+        if !self.nodes.contains_key(&topic.id) {
+            return vec![Arc::clone(topic)];
+        }
+        self.closure(topic.id, |node| &node.into)
+            .into_iter()
+            .filter_map(
+                |id| if id == topic.id { Some(Arc::clone(topic)) } else { self.nodes.get(&id)?.topic.upgrade() },
+            )
+            .collect()
+    }
+
+    fn node(&mut self, topic: &Arc<TopicInner>) -> &mut Node {
+        let node = self.nodes.entry(topic.id).or_default();
+        node.topic = Arc::downgrade(topic);
+        node
+    }
+
+    fn unlink(&mut self, topic: u64, forward: u64) {
+        if let Some(node) = self.nodes.get_mut(&topic) {
+            node.out.retain(|&(id, _)| id != forward);
+            node.into.retain(|&(id, _)| id != forward);
+            if node.out.is_empty() && node.into.is_empty() {
+                self.nodes.remove(&topic);
+            }
+        }
+    }
+}
+
+impl<'a> Change<'a> {
+    fn graph(&mut self) -> &mut Graph {
+        self.graph.as_mut().expect("held until dropped")
+    }
+
+    /// Replaces a topic's list by what `edit` makes of it.
+    fn edit(&mut self, topic: &TopicInner, edit: impl FnOnce(&Subscribers) -> Option<Subscribers>) {
+        let Some(new) = edit(&topic.list.load()) else { return };
+        let interest = new.interest();
+        topic.hint.widen(&interest);
+        self.old.push(topic.list.swap(Arc::new(new)));
+        topic.hint.set(&interest);
+    }
+}
+
+impl Drop for Change<'_> {
+    fn drop(&mut self) {
+        drop(self.graph.take());
+        for old in self.old.drain(..) {
+            self.reclaimer.retire(old);
+        }
+    }
+}
+
+impl ControlPath {
+    pub(crate) fn new(reclaimer: Arc<Reclaimer>) -> Self {
+        Self { graph: Mutex::new(Graph::default()), reclaimer }
+    }
+
+    fn change(&self) -> Change<'_> {
+        Change { graph: Some(lock(&self.graph)), old: Vec::new(), reclaimer: &self.reclaimer }
+    }
+
+    /// Enters a subscription into its topic and all topics upstream; false if the bus is closed.
+    pub(crate) fn subscribe(&self, topic: &Arc<TopicInner>, entry: &Entry<Subscriber>) -> bool {
+        let mut change = self.change();
+        if change.graph().closed {
+            return false;
+        }
+        let topics = change.graph().upstream(topic);
+        for topic in &topics {
+            change.edit(topic, |list| list.with(std::slice::from_ref(entry)));
+        }
+        drop(change);
+        true
+    }
+
+    /// Takes a subscription off all lists.
+    pub(crate) fn unsubscribe(&self, topic: &Arc<TopicInner>, subscriber: &Subscriber) {
+        let mut change = self.change();
+        let topics = change.graph().upstream(topic);
+        for topic in &topics {
+            change.edit(topic, |list| list.without(subscriber));
+        }
+        // The lock goes before `topics`: their last references may be among them.
+        drop(change);
+    }
+
+    /// Changes a subscription's filter on all lists.
+    pub(crate) fn refilter(
+        &self,
+        topic: &Arc<TopicInner>,
+        subscriber: &Arc<Subscriber>,
+        change_filter: impl FnOnce(&mut Filter),
+    ) {
+        let mut change = self.change();
+        let Some(mut filter) =
+            topic.list.load().get(subscriber).map(|entry| entry.filter.as_deref().cloned().unwrap_or_default())
+        else {
+            return;
+        };
+        change_filter(&mut filter);
+        let entry = Entry { member: Arc::clone(subscriber), filter: Some(Arc::new(filter)) };
+        let topics = change.graph().upstream(topic);
+        for topic in &topics {
+            change.edit(topic, |list| list.refiltered(&entry));
+        }
+        drop(change);
+    }
+
+    /// Forwards all of `from` to `to`; the forward's number, or `None` if the bus is closed.
+    pub(crate) fn forward(&self, from: &Arc<TopicInner>, to: &Arc<TopicInner>) -> Option<u64> {
+        let mut change = self.change();
+        let graph = change.graph();
+        if graph.closed {
+            return None;
+        }
+        graph.next_forward += 1;
+        let id = graph.next_forward;
+        graph.node(from).out.push((id, to.id));
+        graph.node(to).into.push((id, from.id));
+        let topics = graph.upstream(from);
+        let reached: Vec<_> = to.list.load().iter().cloned().collect();
+        for topic in &topics {
+            change.edit(topic, |list| list.with(&reached));
+        }
+        drop(change);
+        Some(id)
+    }
+
+    /// Takes a forward out, and from each list what only it had brought.
+    pub(crate) fn cancel(&self, from: &Arc<TopicInner>, to: &Arc<TopicInner>, forward: u64) {
+        let mut change = self.change();
+        let topics = change.graph().upstream(from);
+        change.graph().unlink(from.id, forward);
+        change.graph().unlink(to.id, forward);
+        for topic in &topics {
+            let reached: HashSet<u64> = change.graph().closure(topic.id, |node| &node.out).into_iter().collect();
+            change.edit(topic, |list| list.retain(|subscriber| reached.contains(&subscriber.topic_id)));
+        }
+        drop(change);
+    }
+
+    /// Empties a topic's list.
+    pub(crate) fn clear(&self, topic: &TopicInner) {
+        self.change().edit(topic, |_| Some(Subscribers::none()));
+    }
+
+    /// Refuses subscriptions and forwards from now on.
+    pub(crate) fn close(&self) {
+        self.change().graph().closed = true;
+    }
+}
+
+impl std::fmt::Debug for ControlPath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ControlPath").finish_non_exhaustive()
+    }
+}

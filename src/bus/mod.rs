@@ -1,0 +1,488 @@
+//! The bus: topics, subscriptions, forwards; and what they share.
+//!
+//! ```text
+//!   Bus ─► BusCore: names ─weak─► topics        control: graph of forwards
+//!                   homes: lanes, threads       reclaimer, budget, counters
+//! ```
+//!
+//! Guarantees: many buses may live in one process and share nothing but threads' message memory and
+//! type numbers; locks: `names` and the control lock, both short, never nested, none on the data path.
+
+mod change;
+mod control;
+mod forward;
+mod homes;
+mod shutdown;
+mod subscriber;
+mod subscribers;
+mod subscription;
+mod topic;
+
+use std::collections::{HashMap, HashSet};
+use std::panic::Location;
+use std::time::Duration;
+
+pub use change::{ChangeKind, SubscriptionChange};
+pub use forward::Forward;
+pub use homes::Home;
+pub use shutdown::{Alive, ShutdownReport};
+pub use subscriber::{Handler, PanicPolicy, Received};
+pub use subscription::{Completion, Delivery, SubscriberBuilder, Subscription, SubscriptionStats};
+pub use topic::Topic;
+
+use crate::clock;
+use crate::error::{BuildError, Closed, ShutdownError, SubscribeError, TypeError};
+use crate::exec::affinity::Pinning;
+use crate::exec::frames;
+use crate::exec::lane::{Lane, RingSize};
+use crate::exec::wait::WaitStrategy;
+use crate::exec::worker::{self, WorkerSetup};
+use crate::message::{MessageType, MessageTypeBuilder};
+use crate::reclaim::Reclaimer;
+use crate::ring::Budget;
+use crate::stats::{Count, Counters};
+use crate::sync::plain::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex, Weak, fence, lock};
+use control::ControlPath;
+use homes::Homes;
+use subscriber::Totals;
+use topic::TopicInner;
+
+/// Entries a lane's segment holds: 2^n.
+const LANE_SLOT_BITS: u32 = 9;
+/// Bytes an entry of a ring takes.
+const ENTRY_BYTES: usize = 16;
+/// Entries one ring may grow to, whatever the budget says.
+const MOST_ENTRIES: usize = 1 << 22;
+/// How long a bus that is dropped without shutdown waits for its handlers.
+const DROP_LIMIT: Duration = Duration::from_secs(5);
+
+/// What all handles of a bus share.
+#[derive(Debug)]
+pub(crate) struct BusCore {
+    name: String,
+    closed: AtomicBool,
+    pub(crate) homes: Homes,
+    pub(crate) control: ControlPath,
+    pub(crate) counters: Counters,
+    pub(crate) reclaimer: Arc<Reclaimer>,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) totals: Arc<Totals>,
+    late_type_uses: Arc<AtomicU64>,
+    declined_types: HashSet<Box<str>>,
+    names: Mutex<HashMap<Arc<str>, Weak<TopicInner>>>,
+}
+
+impl BusCore {
+    /// Whether publishes are refused.
+    #[inline]
+    pub(crate) fn is_closed(&self) -> bool {
+        // Acquire: who sees "closed" sees what the closer did before. Publishers read it pinned.
+        self.closed.load(Ordering::Acquire)
+    }
+
+    fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        // Meets the fence in pinning: a publisher either sees "closed" or is waited for.
+        fence::full();
+        self.control.close();
+    }
+
+    fn live_topics(&self) -> Vec<Arc<TopicInner>> {
+        lock(&self.names).values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// The topic's last reference is gone.
+    fn forget_topic(&self, topic: &TopicInner) {
+        let mut names = lock(&self.names);
+        if names.get(&topic.name).is_some_and(|known| std::ptr::eq(known.as_ptr(), topic)) {
+            names.remove(&topic.name);
+        }
+    }
+}
+
+/// Shuts the bus down when the last handle is gone.
+#[derive(Debug)]
+struct LastHandle(Arc<BusCore>);
+
+impl Drop for LastHandle {
+    fn drop(&mut self) {
+        let core = Arc::clone(&self.0);
+        let end = move || {
+            if let Err(error) = shutdown::shutdown(&core, DROP_LIMIT) {
+                tracing::warn!(bus = core.name, %error, "a bus was dropped while handlers were running");
+            }
+        };
+        if frames::is_worker_thread() {
+            // In a handler: a lane cannot wait for its own end.
+            if let Err(error) = std::thread::Builder::new().name("stasis-end".into()).spawn(end) {
+                tracing::error!(%error, "cannot start the thread that ends the bus; its lanes stay");
+            }
+        } else {
+            end();
+        }
+    }
+}
+
+/// A message bus. Handles are cheap to clone; dropping the last one shuts it down (waiting up to five
+/// seconds for handlers; inside a handler: without waiting).
+///
+/// # Examples
+/// ```
+/// use stasis_bus::{Bus, MessageType};
+/// use std::time::Duration;
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let bus = Bus::builder().name("pbx").lanes(2).build()?;
+/// let calls = bus.topic("calls")?;
+/// let ring = MessageType::<&'static str>::new(&bus, "ring")?;
+/// let subscription = calls.subscribe(|received| {
+///     if let Some(who) = received.payload::<&'static str>() {
+///         println!("{who} is ringing");
+///     }
+/// })?;
+/// calls.publish(ring.message("SIP/100"))?;
+/// drop(subscription); // what was published is still delivered
+/// let report = bus.shutdown(Duration::from_secs(1))?;
+/// assert!(calls.publish(ring.message("SIP/200")).unwrap_err().is_closed());
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Bus {
+    core: Arc<BusCore>,
+    _last: Arc<LastHandle>,
+}
+
+impl Bus {
+    /// Starts making a bus.
+    #[must_use]
+    pub fn builder() -> BusBuilder {
+        BusBuilder::default()
+    }
+
+    /// Name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.core.name
+    }
+
+    /// Number of lanes.
+    #[must_use]
+    pub fn lanes(&self) -> usize {
+        self.core.homes.lanes.len()
+    }
+
+    /// The topic of this name; made if there is none.
+    ///
+    /// # Errors
+    /// [`Closed`] after shutdown.
+    #[track_caller]
+    pub fn topic(&self, name: impl AsRef<str>) -> Result<Topic, Closed> {
+        self.make_topic(name.as_ref(), None, Location::caller())
+    }
+
+    /// As [`topic`](Self::topic), with a detail for diagnostics if it is made now.
+    ///
+    /// # Errors
+    /// [`Closed`] after shutdown.
+    #[track_caller]
+    pub fn topic_with_detail(&self, name: impl AsRef<str>, detail: impl AsRef<str>) -> Result<Topic, Closed> {
+        self.make_topic(name.as_ref(), Some(detail.as_ref()), Location::caller())
+    }
+
+    fn make_topic(
+        &self,
+        name: &str,
+        detail: Option<&str>,
+        location: &'static Location<'static>,
+    ) -> Result<Topic, Closed> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        if self.core.is_closed() {
+            return Err(Closed);
+        }
+        let mut names = lock(&self.core.names);
+        if let Some(topic) = names.get(name).and_then(Weak::upgrade) {
+            return Ok(Topic(topic));
+        }
+        let name: Arc<str> = name.into();
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        let topic = Arc::new(TopicInner::new(Arc::clone(&self.core), id, Arc::clone(&name), detail, location));
+        names.insert(name, Arc::downgrade(&topic));
+        Ok(Topic(topic))
+    }
+
+    /// The topic of this name, if somebody holds it.
+    #[must_use]
+    pub fn find_topic(&self, name: impl AsRef<str>) -> Option<Topic> {
+        lock(&self.core.names).get(name.as_ref()).and_then(Weak::upgrade).map(Topic)
+    }
+
+    /// All topics somebody holds. Publishing goes on meanwhile; making topics waits for the copy.
+    #[must_use]
+    pub fn topics(&self) -> Vec<Topic> {
+        self.core.live_topics().into_iter().map(Topic).collect()
+    }
+
+    /// Whether the bus is shut down or shutting down.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.core.is_closed()
+    }
+
+    /// Ends the bus: refuses new work, delivers what was accepted, then final messages, then stops the
+    /// lanes. Calling it again is harmless.
+    ///
+    /// # Errors
+    /// [`ShutdownError`] naming the subscriptions that were not done when `limit` had passed. The bus is
+    /// closed all the same, and lanes end when those handlers return.
+    pub fn shutdown(&self, limit: Duration) -> Result<ShutdownReport, ShutdownError> {
+        shutdown::shutdown(&self.core, limit)
+    }
+
+    /// Figures so far: a moment's view, summed from per-thread counters.
+    #[must_use]
+    pub fn stats(&self) -> BusStats {
+        let core = &self.core;
+        let mut stats = BusStats {
+            published: core.counters.sum(Count::Published),
+            unwanted: core.counters.sum(Count::Unwanted),
+            refused: core.counters.sum(Count::Refused),
+            delivered: core.totals.delivered.load(Ordering::Relaxed),
+            late: core.totals.late.load(Ordering::Relaxed),
+            panics: core.totals.panics.load(Ordering::Relaxed),
+            ended: core.totals.ended.load(Ordering::Relaxed),
+            late_type_uses: core.late_type_uses.load(Ordering::Relaxed),
+            ring_bytes: core.budget.used(),
+            ..BusStats::default()
+        };
+        for topic in core.live_topics() {
+            stats.topics += 1;
+            for entry in topic.list.load().iter().filter(|entry| entry.member.topic_id == topic.id) {
+                stats.subscriptions += 1;
+                stats.delivered += entry.member.tally.delivered.get();
+                stats.panics += entry.member.tally.panics.get();
+            }
+        }
+        stats.lanes = core
+            .homes
+            .lanes
+            .iter()
+            .map(|lane| LaneStats {
+                depth: lane.depth(),
+                high_water: lane.high_water(),
+                served: lane.served(),
+                sleeps: lane.sleeps(),
+            })
+            .collect();
+        stats
+    }
+}
+
+/// Figures of a bus.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct BusStats {
+    /// Messages published that somebody's filter let through to a queue or an inline handler.
+    pub published: u64,
+    /// Messages published that no subscription accepts.
+    pub unwanted: u64,
+    /// Publishes refused because a queue was full.
+    pub refused: u64,
+    /// Messages handed to handlers, final ones not counted.
+    pub delivered: u64,
+    /// Messages that came after a subscription's final one (published while it was leaving).
+    pub late: u64,
+    /// Handler calls that panicked.
+    pub panics: u64,
+    /// Subscriptions that have ended.
+    pub ended: u64,
+    /// Subscriptions now.
+    pub subscriptions: usize,
+    /// Topics now.
+    pub topics: usize,
+    /// Uses of a message type after its last handle was gone.
+    pub late_type_uses: u64,
+    /// Bytes of ring memory in use.
+    pub ring_bytes: usize,
+    /// Figures of each lane.
+    pub lanes: Vec<LaneStats>,
+}
+
+/// Figures of a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct LaneStats {
+    /// Dispatches waiting.
+    pub depth: u64,
+    /// Most dispatches that waited, as sampled.
+    pub high_water: u64,
+    /// Dispatches served.
+    pub served: u64,
+    /// Times the worker went to sleep.
+    pub sleeps: u64,
+}
+
+/// A bus in the making.
+///
+/// # Examples
+/// ```
+/// use stasis_bus::{Bus, Pinning, WaitStrategy};
+/// let bus = Bus::builder()
+///     .name("sbc")
+///     .lanes(2)
+///     .pinning(Pinning::Off)
+///     .wait(WaitStrategy::Park)
+///     .ring_capacity(1024)
+///     .memory_budget(16 << 20)
+///     .decline_type("ast_channel_varset_type")
+///     .build()
+///     .unwrap();
+/// assert_eq!(bus.lanes(), 2);
+/// ```
+#[derive(Clone, Debug)]
+pub struct BusBuilder {
+    name: String,
+    lanes: Option<usize>,
+    pinning: Pinning,
+    wait: WaitStrategy,
+    ring_capacity: usize,
+    memory_budget: usize,
+    declined_types: HashSet<Box<str>>,
+}
+
+impl Default for BusBuilder {
+    fn default() -> Self {
+        Self {
+            name: "stasis".to_owned(),
+            lanes: None,
+            pinning: Pinning::default(),
+            wait: WaitStrategy::default(),
+            ring_capacity: 4096,
+            memory_budget: 256 << 20,
+            declined_types: HashSet::new(),
+        }
+    }
+}
+
+impl BusBuilder {
+    /// Name, seen in thread names and logs. Default: "stasis".
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Number of lanes, 1 to 256. Default: one per core.
+    #[must_use]
+    pub fn lanes(mut self, lanes: usize) -> Self {
+        self.lanes = Some(lanes);
+        self
+    }
+
+    /// Where lanes run. Where the system refuses, a warning is logged and the lane runs unpinned.
+    #[must_use]
+    pub fn pinning(mut self, pinning: Pinning) -> Self {
+        self.pinning = pinning;
+        self
+    }
+
+    /// How idle lanes wait.
+    #[must_use]
+    pub fn wait(mut self, wait: WaitStrategy) -> Self {
+        self.wait = wait;
+        self
+    }
+
+    /// Entries of a lane's queue that are always there (rounded up to 512s, 1024 at least; 16 bytes
+    /// each). Default: 4096.
+    #[must_use]
+    pub fn ring_capacity(mut self, entries: usize) -> Self {
+        self.ring_capacity = entries;
+        self
+    }
+
+    /// Bytes that all queues of the bus may take together before publishes are refused. Messages
+    /// themselves are not counted. Default: 256 MiB.
+    #[must_use]
+    pub fn memory_budget(mut self, bytes: usize) -> Self {
+        self.memory_budget = bytes;
+        self
+    }
+
+    /// Message types of this name are not made on this bus.
+    #[must_use]
+    pub fn decline_type(mut self, name: impl Into<Box<str>>) -> Self {
+        self.declined_types.insert(name.into());
+        self
+    }
+
+    /// Makes the bus and starts its lanes.
+    ///
+    /// # Errors
+    /// [`BuildError`] for a number of lanes or a budget that cannot be, or if the system refuses a
+    /// thread.
+    pub fn build(self) -> Result<Bus, BuildError> {
+        let lanes = self.lanes.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+        if !(1..=256).contains(&lanes) {
+            return Err(BuildError::Lanes(lanes));
+        }
+        let slots = 1 << LANE_SLOT_BITS;
+        let capacity = self.ring_capacity.clamp(2 * slots, MOST_ENTRIES).next_multiple_of(slots);
+        let needed = lanes * capacity * ENTRY_BYTES;
+        if self.memory_budget < needed {
+            return Err(BuildError::Budget { budget: self.memory_budget, needed });
+        }
+        clock::start();
+        let most = (self.memory_budget / ENTRY_BYTES).clamp(capacity, MOST_ENTRIES);
+        let size = RingSize { slot_bits: LANE_SLOT_BITS, capacity, most };
+        let budget = Arc::new(Budget::new(self.memory_budget));
+        let reclaimer = Reclaimer::new();
+        let (lanes, ends): (Vec<_>, Vec<_>) =
+            (0..lanes).map(|index| Lane::new(format!("{}/{index}", self.name), size, Arc::clone(&budget))).unzip();
+        let core = Arc::new(BusCore {
+            name: self.name,
+            closed: AtomicBool::new(false),
+            homes: Homes::new(lanes, self.wait, Arc::clone(&reclaimer), Arc::clone(&budget), most),
+            control: ControlPath::new(Arc::clone(&reclaimer)),
+            counters: Counters::new(),
+            reclaimer: Arc::clone(&reclaimer),
+            budget,
+            totals: Arc::default(),
+            late_type_uses: Arc::default(),
+            declined_types: self.declined_types,
+            names: Mutex::default(),
+        });
+        // From here on a failure ends the lanes that have started.
+        let bus = Bus { _last: Arc::new(LastHandle(Arc::clone(&core))), core };
+        for (index, end) in ends.into_iter().enumerate() {
+            let setup =
+                WorkerSetup { core: self.pinning.core_of(index), wait: self.wait, reclaimer: Arc::clone(&reclaimer) };
+            bus.core.homes.adopt(worker::spawn(end, setup).map_err(BuildError::Thread)?);
+        }
+        Ok(bus)
+    }
+}
+
+impl<P: Send + Sync + 'static> MessageType<P> {
+    /// A type without formatters.
+    ///
+    /// # Errors
+    /// As [`MessageTypeBuilder::create`].
+    pub fn new(bus: &Bus, name: impl Into<Box<str>>) -> Result<Self, TypeError> {
+        Self::builder(name).create(bus)
+    }
+}
+
+impl<P: Send + Sync + 'static> MessageTypeBuilder<P> {
+    /// Makes the type. Its messages may be published on any bus; `bus` decides whether it is declined
+    /// and counts late uses.
+    ///
+    /// # Errors
+    /// [`TypeError::Declined`] if the bus declines types of this name, [`TypeError::NoName`],
+    /// [`TypeError::TooMany`].
+    pub fn create(self, bus: &Bus) -> Result<MessageType<P>, TypeError> {
+        if bus.core.declined_types.contains(self.name()) {
+            return Err(TypeError::Declined(self.name().into()));
+        }
+        self.register(Arc::clone(&bus.core.late_type_uses))
+    }
+}

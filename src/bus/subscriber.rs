@@ -1,0 +1,338 @@
+//! The half of a subscription that queues and handlers know: handler, counters, where it runs.
+//!
+//! ```text
+//!   Subscription (handle, user's) ──► Subscriber ◄── lists of topics, lanes
+//!                                      handler: Some ─ final message ─► None
+//! ```
+//!
+//! Guarantees: the handler runs one at a time (G4), is called with exactly one final message, last
+//! (G5), and is dropped once, right after it, on the thread that delivered it; a panic in it is caught
+//! and counted (G12). What comes later is counted as late and not delivered.
+
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+
+use super::topic::TopicInner;
+use crate::exec::audience::Identified;
+use crate::exec::completion::Completion;
+use crate::exec::inline::InlineQueue;
+use crate::exec::lane::{Control, Lane, Member};
+use crate::exec::serial::{Serial, Token, TokenId};
+use crate::exec::{discard, quietly, report_panic};
+use crate::message::Message;
+use crate::stats::Tally;
+use crate::sync::plain::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Arc, Weak};
+
+/// Takes the messages of a subscription.
+///
+/// Closures that take `&Received` are handlers. The bus never calls a handler on two threads at
+/// once, nor from inside itself; it may call it on different threads over time.
+///
+/// # Examples
+/// ```
+/// use stasis_bus::{Bus, Handler, MessageType, Received};
+/// struct Count(u64);
+/// impl Handler for Count {
+///     fn handle(&mut self, received: &Received<'_>) {
+///         if !received.is_final() {
+///             self.0 += 1;
+///         }
+///     }
+/// }
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let bus = Bus::builder().lanes(1).build()?;
+/// let topic = bus.topic("calls")?;
+/// let subscription = topic.subscriber().subscribe_handler(Count(0))?;
+/// subscription.unsubscribe().wait()?;
+/// # Ok(()) }
+/// ```
+pub trait Handler: Send + 'static {
+    /// Called for each message, the final one included.
+    fn handle(&mut self, received: &Received<'_>);
+}
+
+impl<F: FnMut(&Received<'_>) + Send + 'static> Handler for F {
+    fn handle(&mut self, received: &Received<'_>) {
+        self(received);
+    }
+}
+
+/// A message as a handler gets it. Dereferences to the [`Message`]; clone that to keep it.
+#[derive(Debug)]
+pub struct Received<'a> {
+    message: &'a Message,
+    subscriber: &'a Arc<Subscriber>,
+    is_final: bool,
+}
+
+impl<'a> Received<'a> {
+    /// The message.
+    #[inline]
+    #[must_use]
+    pub fn message(&self) -> &'a Message {
+        self.message
+    }
+
+    /// Whether this is the final message: nothing comes after it, and the handler is dropped when
+    /// this call returns.
+    #[inline]
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        self.is_final
+    }
+
+    /// Id of the subscription that receives.
+    #[must_use]
+    pub fn subscription_id(&self) -> u64 {
+        self.subscriber.id
+    }
+
+    /// Unsubscribes the subscription that receives. What was published before still comes, then the
+    /// final message. Cost: as [`Subscription::unsubscribe`](crate::Subscription::unsubscribe).
+    pub fn unsubscribe(&self) {
+        // A topic that is gone has no subscriptions any more.
+        if let Some(topic) = self.subscriber.topic.upgrade() {
+            topic.unsubscribe(self.subscriber);
+        }
+    }
+}
+
+impl std::ops::Deref for Received<'_> {
+    type Target = Message;
+    fn deref(&self) -> &Message {
+        self.message
+    }
+}
+
+/// What happens to a subscription whose handler panics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum PanicPolicy {
+    /// The next message comes as if nothing had happened (default).
+    #[default]
+    Continue,
+    /// The subscription is unsubscribed: what was published so far comes, then the final message.
+    End,
+}
+
+/// Where a subscription's messages wait and run.
+#[derive(Debug)]
+pub(crate) enum Route {
+    /// On a lane of the bus.
+    Lane(Arc<Lane<Subscriber>>),
+    /// On a lane of its own.
+    Dedicated(Arc<Lane<Subscriber>>),
+    /// In the publisher.
+    Inline(Box<InlineQueue>),
+}
+
+impl Route {
+    pub(crate) fn lane(&self) -> Option<&Arc<Lane<Subscriber>>> {
+        match self {
+            Self::Lane(lane) | Self::Dedicated(lane) => Some(lane),
+            Self::Inline(_) => None,
+        }
+    }
+
+    fn token_id(&self) -> TokenId {
+        match self {
+            Self::Lane(lane) | Self::Dedicated(lane) => lane.token_id(),
+            Self::Inline(queue) => queue.token_id(),
+        }
+    }
+}
+
+/// Where totals of ended subscriptions go; one per bus.
+#[derive(Debug, Default)]
+pub(crate) struct Totals {
+    pub(crate) delivered: AtomicU64,
+    pub(crate) late: AtomicU64,
+    pub(crate) panics: AtomicU64,
+    pub(crate) ended: AtomicU64,
+}
+
+/// What a subscription counts. Written by its runner only.
+#[derive(Debug, Default)]
+pub(crate) struct SubscriberTally {
+    pub(crate) delivered: Tally,
+    pub(crate) late: Tally,
+    pub(crate) panics: Tally,
+}
+
+/// See the module.
+pub(crate) struct Subscriber {
+    id: u64,
+    pub(crate) route: Route,
+    /// None after the final message.
+    handler: Serial<Option<Box<dyn Handler>>>,
+    pub(crate) tally: SubscriberTally,
+    pub(crate) done: Completion,
+    pub(crate) topic: Weak<TopicInner>,
+    pub(crate) topic_id: u64,
+    pub(crate) location: &'static Location<'static>,
+    pub(crate) name: Option<Box<Box<str>>>,
+    totals: Arc<Totals>,
+    /// Unsubscribing has begun.
+    left: AtomicBool,
+    on_panic: PanicPolicy,
+}
+
+/// What a subscriber is made of.
+pub(crate) struct SubscriberSetup {
+    pub(crate) route: Route,
+    pub(crate) handler: Box<dyn Handler>,
+    pub(crate) topic: Weak<TopicInner>,
+    pub(crate) topic_id: u64,
+    pub(crate) location: &'static Location<'static>,
+    pub(crate) name: Option<Box<str>>,
+    pub(crate) totals: Arc<Totals>,
+    pub(crate) on_panic: PanicPolicy,
+}
+
+impl Subscriber {
+    /// A subscriber with the next id.
+    pub(crate) fn new(setup: SubscriberSetup) -> Arc<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Arc::new(Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            handler: Serial::new(setup.route.token_id(), Some(setup.handler)),
+            route: setup.route,
+            tally: SubscriberTally::default(),
+            done: Completion::new(),
+            topic: setup.topic,
+            topic_id: setup.topic_id,
+            location: setup.location,
+            name: setup.name.map(Box::new),
+            totals: setup.totals,
+            left: AtomicBool::new(false),
+            on_panic: setup.on_panic,
+        })
+    }
+
+    /// Whether unsubscribing has begun.
+    pub(crate) fn has_left(&self) -> bool {
+        self.left.load(Ordering::Acquire)
+    }
+
+    /// Begins unsubscribing; true for the one caller that has to go through with it.
+    pub(crate) fn leave(&self) -> bool {
+        !self.left.swap(true, Ordering::AcqRel)
+    }
+
+    /// Queues the final message behind everything published before.
+    pub(crate) fn queue_final(self: &Arc<Self>, message: Message) {
+        match &self.route {
+            Route::Inline(queue) => queue.finish(self, message),
+            Route::Lane(lane) | Route::Dedicated(lane) => {
+                if lane.control(Control::Finish(Arc::clone(self), message)).is_err() {
+                    // The lane has ended (a shutdown that ran out of time): nothing will be delivered.
+                    self.done.complete();
+                }
+                if matches!(self.route, Route::Dedicated(_)) {
+                    let _ = lane.control(Control::Stop);
+                }
+            }
+        }
+    }
+
+    /// Completes when everything published before was handled.
+    pub(crate) fn queue_notice(self: &Arc<Self>, any: Message, notice: Arc<Completion>) {
+        match &self.route {
+            Route::Inline(queue) => queue.notify(self, any, notice),
+            Route::Lane(lane) | Route::Dedicated(lane) => {
+                if let Err(Control::Notify(_, notice)) = lane.control(Control::Notify(self.id, notice)) {
+                    notice.complete();
+                }
+            }
+        }
+    }
+
+    /// Whether an ordinary message should be refused now.
+    #[inline]
+    pub(crate) fn is_full(&self) -> bool {
+        match &self.route {
+            Route::Inline(queue) => queue.is_full(),
+            Route::Lane(lane) | Route::Dedicated(lane) => lane.is_full(),
+        }
+    }
+
+    /// Calls the handler in this thread, or leaves the message to the thread that is in it.
+    ///
+    /// Only for inline subscriptions.
+    pub(crate) fn deliver_inline(self: &Arc<Self>, message: &Message) {
+        if let Route::Inline(queue) = &self.route {
+            queue.deliver(self, message);
+        }
+    }
+
+    fn call(self: &Arc<Self>, handler: &mut dyn Handler, message: &Message, is_final: bool) {
+        let received = Received { message, subscriber: self, is_final };
+        match catch_unwind(AssertUnwindSafe(|| handler.handle(&received))) {
+            Ok(()) => {}
+            Err(panic) => self.panicked(panic, is_final),
+        }
+    }
+
+    #[cold]
+    fn panicked(self: &Arc<Self>, panic: Box<dyn std::any::Any + Send>, is_final: bool) {
+        self.tally.panics.add(1);
+        report_panic(&format!("the handler subscribed at {}", self.location), &*panic);
+        discard(panic);
+        if self.on_panic == PanicPolicy::End
+            && !is_final
+            && let Some(topic) = self.topic.upgrade()
+        {
+            topic.unsubscribe(self);
+        }
+    }
+}
+
+impl Identified for Subscriber {
+    #[inline]
+    fn id(&self) -> u64 {
+        self.id
+    }
+}
+
+impl Member for Subscriber {
+    #[inline]
+    fn deliver(self: &Arc<Self>, token: &Token, message: &Message) {
+        let Some(mut entered) = self.handler.enter(token) else {
+            debug_assert!(false, "entered twice");
+            return;
+        };
+        match entered.as_deref_mut() {
+            Some(handler) => {
+                self.tally.delivered.add(1);
+                self.call(handler, message, false);
+            }
+            None => self.tally.late.add(1),
+        }
+    }
+
+    fn finish(self: &Arc<Self>, token: &Token, message: &Message) {
+        let Some(mut entered) = self.handler.enter(token) else { return };
+        if let Some(handler) = entered.as_deref_mut() {
+            self.call(handler, message, true);
+        }
+        let handler = entered.take();
+        drop(entered);
+        quietly(|| drop(handler));
+        self.totals.delivered.fetch_add(self.tally.delivered.get(), Ordering::Relaxed);
+        self.totals.panics.fetch_add(self.tally.panics.get(), Ordering::Relaxed);
+        self.totals.ended.fetch_add(1, Ordering::Relaxed);
+        self.done.complete();
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        // Late messages come after the final one, so they are known only now.
+        self.totals.late.fetch_add(self.tally.late.get(), Ordering::Relaxed);
+    }
+}
+
+impl std::fmt::Debug for Subscriber {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Subscriber").field("id", &self.id).field("location", &self.location).finish_non_exhaustive()
+    }
+}

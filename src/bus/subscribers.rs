@@ -1,0 +1,193 @@
+//! Who gets what is published on a topic: the snapshot publishers read.
+//!
+//! ```text
+//!   Subscribers { parts: [ lane 0: a b c ][ lane 1: d e ][ own lane of f: f ], inline: [ g h ] }
+//!   Hint        { bits of all accepted types }      read before the snapshot is even loaded
+//! ```
+//!
+//! Guarantees: a snapshot never changes; a subscription stands in it at most once, with the filter it
+//! had at that moment; the hint is never narrower than the snapshot.
+
+use crate::exec::audience::{Audience, Entry, Identified};
+use crate::exec::lane::Lane;
+use crate::exec::part::Part;
+use crate::message::{Formatters, Interest, Message, TypeId, TypeSet};
+use crate::sync::Arc;
+use crate::sync::plain::{AtomicU64, Ordering};
+
+use super::subscriber::Subscriber;
+
+/// One snapshot.
+pub(crate) struct Subscribers {
+    pub(crate) parts: Box<[Part<Subscriber>]>,
+    pub(crate) inline: Arc<Audience<Subscriber>>,
+}
+
+impl Subscribers {
+    pub(crate) fn none() -> Self {
+        Self { parts: Box::default(), inline: Arc::new(Audience::empty()) }
+    }
+
+    /// Subscriptions in it.
+    pub(crate) fn len(&self) -> usize {
+        self.inline.len() + self.parts.iter().map(|part| part.audience().len()).sum::<usize>()
+    }
+
+    /// All of them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry<Subscriber>> {
+        self.parts.iter().flat_map(|part| part.audience().iter()).chain(self.inline.iter())
+    }
+
+    /// What any of them may accept.
+    pub(crate) fn interest(&self) -> Interest {
+        let mut interest = self.inline.interest().clone();
+        for part in &self.parts {
+            interest.extend(part.audience().interest());
+        }
+        interest
+    }
+
+    fn part_of(&self, lane: &Arc<Lane<Subscriber>>) -> Option<usize> {
+        self.parts.iter().position(|part| Arc::ptr_eq(part.lane(), lane))
+    }
+
+    /// The list a subscription stands in, if it does.
+    fn list_of(&self, subscriber: &Subscriber) -> Option<&Audience<Subscriber>> {
+        match subscriber.route.lane() {
+            None => Some(&self.inline),
+            Some(lane) => self.part_of(lane).map(|at| self.parts[at].audience()),
+        }
+    }
+
+    /// A snapshot with these too; `None` if all are in already.
+    pub(crate) fn with(&self, entries: &[Entry<Subscriber>]) -> Option<Self> {
+        let is_new = |entry: &&Entry<Subscriber>| {
+            self.list_of(&entry.member).is_none_or(|list| list.get(entry.member.id()).is_none())
+        };
+        let mut added: Vec<Entry<Subscriber>> = entries.iter().filter(is_new).cloned().collect();
+        if added.is_empty() {
+            return None;
+        }
+        let mut parts = self.parts.to_vec();
+        let mut inline = Arc::clone(&self.inline);
+        while let Some(first) = added.first() {
+            let lane = first.member.route.lane().cloned();
+            let same_list = |entry: &mut Entry<Subscriber>| match (&lane, entry.member.route.lane()) {
+                (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+                (a, b) => a.is_none() && b.is_none(),
+            };
+            let group: Vec<_> = added.extract_if(.., same_list).collect();
+            match lane {
+                None => inline = Arc::new(inline.with(&group)),
+                Some(lane) => match parts.iter().position(|part| Arc::ptr_eq(part.lane(), &lane)) {
+                    Some(at) => parts[at] = Part::new(lane, parts[at].audience().with(&group)),
+                    None => parts.push(Part::new(lane, Audience::from_entries(group))),
+                },
+            }
+        }
+        Some(Self { parts: parts.into(), inline })
+    }
+
+    /// A snapshot in which one list is another; an empty list goes.
+    fn replace(&self, subscriber: &Subscriber, list: Audience<Subscriber>) -> Self {
+        let Some(lane) = subscriber.route.lane() else {
+            return Self { parts: self.parts.clone(), inline: Arc::new(list) };
+        };
+        let gone = list.len() == 0;
+        let mut parts = self.parts.to_vec();
+        if let Some(at) = self.part_of(lane) {
+            if gone {
+                parts.remove(at);
+            } else {
+                parts[at] = Part::new(Arc::clone(lane), list);
+            }
+        }
+        Self { parts: parts.into(), inline: Arc::clone(&self.inline) }
+    }
+
+    /// A snapshot without this subscription; `None` if it is not in.
+    pub(crate) fn without(&self, subscriber: &Subscriber) -> Option<Self> {
+        let list = self.list_of(subscriber)?.without(subscriber.id())?;
+        Some(self.replace(subscriber, list))
+    }
+
+    /// A snapshot in which this subscription has another filter; `None` if it is not in.
+    pub(crate) fn refiltered(&self, entry: &Entry<Subscriber>) -> Option<Self> {
+        let list = self.list_of(&entry.member)?.refiltered(entry.member.id(), entry.filter.clone())?;
+        Some(self.replace(&entry.member, list))
+    }
+
+    /// A snapshot of those that `keep`; `None` if that is all.
+    pub(crate) fn retain(&self, keep: impl Fn(&Subscriber) -> bool) -> Option<Self> {
+        let kept: Vec<_> = self.iter().filter(|entry| keep(&entry.member)).cloned().collect();
+        if kept.len() == self.len() {
+            return None;
+        }
+        Some(Self::none().with(&kept).unwrap_or_else(Self::none))
+    }
+
+    /// The entry of a subscription.
+    pub(crate) fn get(&self, subscriber: &Subscriber) -> Option<&Entry<Subscriber>> {
+        self.list_of(subscriber)?.get(subscriber.id())
+    }
+}
+
+/// The union of all filters of a topic, in a few words of its own.
+///
+/// Written under the control lock: widened before a snapshot is swapped in, narrowed after.
+#[derive(Debug, Default)]
+pub(crate) struct Hint {
+    /// Bit 0: everything; bit 1: some number beyond the words; from bit 8: formatters.
+    flags: AtomicU64,
+    words: [AtomicU64; TypeSet::WORDS],
+}
+
+const ALL: u64 = 1;
+const MORE: u64 = 2;
+const FORMATTERS: u32 = 8;
+
+impl Hint {
+    fn flags_of(interest: &Interest) -> u64 {
+        u64::from(interest.all) * ALL
+            | u64::from(interest.types.has_more()) * MORE
+            | u64::from(interest.formatters.bits()) << FORMATTERS
+    }
+
+    /// Takes in what `interest` covers.
+    pub(crate) fn widen(&self, interest: &Interest) {
+        for (word, bits) in self.words.iter().zip(interest.types.inline_words()) {
+            word.fetch_or(bits, Ordering::Relaxed);
+        }
+        // Release: who sees the flags sees the words.
+        self.flags.fetch_or(Self::flags_of(interest), Ordering::Release);
+    }
+
+    /// Covers what `interest` covers, no more.
+    pub(crate) fn set(&self, interest: &Interest) {
+        for (word, bits) in self.words.iter().zip(interest.types.inline_words()) {
+            word.store(bits, Ordering::Relaxed);
+        }
+        // Release: who no longer sees "everything" sees the words.
+        self.flags.store(Self::flags_of(interest), Ordering::Release);
+    }
+
+    /// Whether anybody may accept such a message. Cost: two loads.
+    #[inline]
+    pub(crate) fn covers(&self, id: TypeId, formatters: Formatters) -> bool {
+        // Acquire: meets the Release in `set` and `widen`.
+        let flags = self.flags.load(Ordering::Acquire);
+        if flags & (ALL | u64::from(formatters.bits()) << FORMATTERS) != 0 {
+            return true;
+        }
+        match self.words.get(id.get() as usize / 64) {
+            Some(word) => word.load(Ordering::Relaxed) >> (id.get() % 64) & 1 == 1,
+            None => flags & MORE != 0,
+        }
+    }
+
+    /// As [`covers`](Self::covers).
+    #[inline]
+    pub(crate) fn covers_message(&self, message: &Message) -> bool {
+        self.covers(message.type_id(), message.formatters())
+    }
+}

@@ -1,0 +1,343 @@
+//! Topics: names to publish on, and the publish path.
+//!
+//! ```text
+//!   publish(message)
+//!     hint: does anybody accept this type?  no ─► dropped here, 2 loads
+//!     pin, load snapshot
+//!     one dispatch for each lane with an interested subscriber; the last takes the message itself
+//!     unpin
+//!     inline subscribers: called here
+//! ```
+//!
+//! Guarantees: order G2 (a push is done when publish returns); exactly once (G3: a list holds a
+//! subscription once); no lock, no wait for a subscriber, no allocation of its own (G6); on error
+//! nobody got the message. Cost: O(lanes with interest + inline subscribers).
+
+use std::panic::Location;
+use std::time::Duration;
+
+use super::BusCore;
+use super::change::{ChangeKind, SubscriptionChange};
+use super::forward::Forward;
+use super::subscriber::Subscriber;
+use super::subscribers::{Hint, Subscribers};
+use super::subscription::{SubscriberBuilder, Subscription};
+use super::{Received, SubscribeError};
+use crate::clock::Timestamp;
+use crate::error::{Closed, PublishError, PublishSyncError};
+use crate::exec::audience::{Cursor, Identified};
+use crate::exec::completion::Completion;
+use crate::exec::frames::{WaitError, WaitPlan};
+use crate::exec::part::Part;
+use crate::message::{AnyMessageType, Message, MessageType};
+use crate::reclaim;
+use crate::snapshot::SnapshotCell;
+use crate::stats::Count;
+use crate::sync::Arc;
+use crate::sync::plain::AtomicUsize;
+
+/// What all handles of a topic share.
+pub(crate) struct TopicInner {
+    pub(crate) hint: Hint,
+    pub(crate) list: SnapshotCell<Subscribers>,
+    pub(crate) bus: Arc<BusCore>,
+    pub(crate) id: u64,
+    pub(crate) name: Arc<str>,
+    detail: Option<Box<str>>,
+    created: Timestamp,
+    pub(crate) location: &'static Location<'static>,
+    /// Lane of the first subscriptions, plus one; zero: none yet.
+    pub(crate) home: AtomicUsize,
+    /// Subscriptions given a lane by affinity so far.
+    pub(crate) homed: AtomicUsize,
+}
+
+/// A topic. Handles are cheap to clone; the topic lives while a handle, a subscription's handle or a
+/// forward's handle does.
+///
+/// # Examples
+/// ```
+/// use stasis_bus::{Bus, MessageType};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let bus = Bus::builder().lanes(1).build()?;
+/// let topic = bus.topic("channel:all")?;
+/// let snapshot = MessageType::<String>::new(&bus, "channel_snapshot")?;
+/// assert!(!topic.wants(&snapshot));
+/// let subscription = topic.subscriber().accept(&snapshot).subscribe(|received| {
+///     if let Some(text) = received.payload::<String>() {
+///         println!("{text}");
+///     }
+/// })?;
+/// assert!(topic.wants(&snapshot));
+/// topic.publish(snapshot.message("SIP/100 is up".into()))?;
+/// subscription.unsubscribe().wait()?; // everything published before was handled
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Topic(pub(crate) Arc<TopicInner>);
+
+impl TopicInner {
+    pub(crate) fn new(
+        bus: Arc<BusCore>,
+        id: u64,
+        name: Arc<str>,
+        detail: Option<&str>,
+        location: &'static Location<'static>,
+    ) -> Self {
+        Self {
+            hint: Hint::default(),
+            list: SnapshotCell::new(Arc::new(Subscribers::none())),
+            bus,
+            id,
+            name,
+            detail: detail.map(Into::into),
+            created: Timestamp::now(),
+            location,
+            home: AtomicUsize::new(0),
+            homed: AtomicUsize::new(0),
+        }
+    }
+
+    #[inline]
+    fn publish(&self, message: Message) -> Result<(), PublishError> {
+        if self.hint.covers_message(&message) {
+            return self.publish_wanted(message);
+        }
+        if self.bus.is_closed() {
+            return Err(PublishError::Closed(message));
+        }
+        self.bus.counters.count(Count::Unwanted);
+        Ok(())
+    }
+
+    fn publish_wanted(&self, message: Message) -> Result<(), PublishError> {
+        let (id, formatters) = (message.type_id(), message.formatters());
+        let pin = reclaim::pin();
+        // After pinning: shutdown closes first and then waits for those who are pinned.
+        if self.bus.is_closed() {
+            drop(pin);
+            return Err(PublishError::Closed(message));
+        }
+        let list = self.list.load();
+        let interested = || list.parts.iter().filter(|part| part.audience().interest().covers(id, formatters));
+        let with_inline = list.inline.interest().covers(id, formatters);
+        let full = interested().any(|part| part.lane().is_full())
+            || with_inline && list.inline.iter().any(|entry| entry.member.is_full() && entry.accepts(&message));
+        if full {
+            drop(list);
+            drop(pin);
+            self.bus.counters.count(Count::Refused);
+            return Err(PublishError::Full(message));
+        }
+        let mut last: Option<&Part<Subscriber>> = None;
+        for part in interested() {
+            if let Some(part) = last.replace(part) {
+                part.push(message.clone());
+            }
+        }
+        self.bus.counters.count(Count::Published);
+        if !with_inline {
+            if let Some(part) = last {
+                part.push(message);
+            }
+            return Ok(());
+        }
+        if let Some(part) = last {
+            part.push(message.clone());
+        }
+        let inline = Arc::clone(&list.inline);
+        drop(list);
+        drop(pin);
+        let mut cursor = Cursor::default();
+        while let Some(subscriber) = inline.next_accepting(&mut cursor, &message) {
+            subscriber.deliver_inline(&message);
+        }
+        Ok(())
+    }
+
+    /// Tells the subscribers about a change; nothing is made if nobody wants to know.
+    fn publish_change(&self, subscription: u64, kind: ChangeKind) {
+        let change = SubscriptionChange::message_type();
+        if self.hint.covers(change.id(), change.formatters()) {
+            // A refusal is counted; there is nobody here to hand the message back to.
+            let _ = self.publish(SubscriptionChange::message(&self.name, subscription, kind));
+        }
+    }
+
+    pub(crate) fn announce(&self, subscription: u64) {
+        self.publish_change(subscription, ChangeKind::Subscribe);
+    }
+
+    /// Unsubscribes: off the lists, the others told, the final message queued. Once.
+    pub(crate) fn unsubscribe(self: &Arc<Self>, subscriber: &Arc<Subscriber>) {
+        if !subscriber.leave() {
+            return;
+        }
+        self.bus.control.unsubscribe(self, subscriber);
+        self.bus.homes.leave(subscriber);
+        let message = SubscriptionChange::message(&self.name, subscriber.id(), ChangeKind::Unsubscribe);
+        if self.hint.covers_message(&message) {
+            let _ = self.publish(message.clone());
+        }
+        subscriber.queue_final(message);
+    }
+}
+
+impl Drop for TopicInner {
+    fn drop(&mut self) {
+        self.bus.forget_topic(self);
+    }
+}
+
+impl Topic {
+    /// Name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Detail given at creation, if any.
+    #[must_use]
+    pub fn detail(&self) -> Option<&str> {
+        self.0.detail.as_deref()
+    }
+
+    /// When it was created.
+    #[must_use]
+    pub fn created(&self) -> Timestamp {
+        self.0.created
+    }
+
+    /// Number, unique in the process.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.0.id
+    }
+
+    /// Publishes a message: every subscription that a publish reaches and that accepts it gets it once.
+    ///
+    /// Returns when the message is queued everywhere (and inline subscriptions have been called, unless
+    /// another thread is in their handler). Never waits for a subscriber; may be called from any
+    /// handler, at any depth.
+    ///
+    /// Order: if this call returned before another publish began, every subscription that gets both
+    /// gets this message first, whatever the topics.
+    ///
+    /// Cost: one queue entry per lane with an interested subscriber; nobody interested: a few ns.
+    ///
+    /// # Errors
+    /// [`PublishError::Closed`] after shutdown, [`PublishError::Full`] if a queue is full and the
+    /// memory budget is used up. Nobody got the message then; the error hands it back.
+    #[inline]
+    pub fn publish(&self, message: Message) -> Result<(), PublishError> {
+        self.0.publish(message)
+    }
+
+    /// Publishes, and returns when `subscription` has handled the message and all before it (at once
+    /// if it does not accept it and has nothing waiting).
+    ///
+    /// In a handler on a lane it serves that lane meanwhile, so waiting for a subscription of the same
+    /// lane, or over several lanes, comes out.
+    ///
+    /// # Errors
+    /// [`PublishSyncError::OwnHandler`] and [`PublishSyncError::Circular`] if the wait could never end,
+    /// else as [`publish`](Self::publish). Not published in any of these cases.
+    pub fn publish_sync(&self, message: Message, subscription: &Subscription) -> Result<(), PublishSyncError> {
+        let subscriber = subscription.subscriber();
+        let plan = match WaitPlan::announce(subscriber.id()) {
+            Ok(plan) => plan,
+            Err(WaitError::OwnHandler) => return Err(PublishSyncError::OwnHandler(message)),
+            Err(_) => return Err(PublishSyncError::Circular(message)),
+        };
+        self.publish(message.clone())?;
+        let handled = Arc::new(Completion::new());
+        subscriber.queue_notice(message, Arc::clone(&handled));
+        // Without a time limit the wait ends with the notice.
+        let _ = plan.wait(&handled, None::<Duration>);
+        Ok(())
+    }
+
+    /// Whether a publish of this type would reach anybody. May be stale at once; never false for a
+    /// subscription made before (happens-before). Cost: two loads.
+    #[inline]
+    #[must_use]
+    pub fn wants(&self, kind: &impl AsRef<AnyMessageType>) -> bool {
+        let kind = kind.as_ref();
+        self.0.hint.covers(kind.id(), kind.formatters())
+    }
+
+    /// Publishes a message whose payload is built only if somebody wants the type. False: nobody did.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    ///
+    /// # Examples
+    /// ```
+    /// # use stasis_bus::{Bus, MessageType};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let bus = Bus::builder().lanes(1).build()?;
+    /// let topic = bus.topic("rtp:all")?;
+    /// let report = MessageType::<Vec<u8>>::new(&bus, "rtcp_report")?;
+    /// assert!(!topic.publish_with(&report, || unreachable!("nobody listens"))?);
+    /// # Ok(()) }
+    /// ```
+    pub fn publish_with<P: Send + Sync + 'static>(
+        &self,
+        kind: &MessageType<P>,
+        payload: impl FnOnce() -> P,
+    ) -> Result<bool, PublishError> {
+        if !self.wants(kind) && !self.0.bus.is_closed() {
+            self.0.bus.counters.count(Count::Unwanted);
+            return Ok(false);
+        }
+        self.publish(kind.message(payload())).map(|()| true)
+    }
+
+    /// Forwards everything published here to `to`'s subscribers, until the forward is cancelled or
+    /// dropped. Cycles, diamonds and self-forwards are harmless: a message reaches a subscription once.
+    ///
+    /// # Errors
+    /// [`Closed`] after shutdown.
+    pub fn forward_to(&self, to: &Self) -> Result<Forward, Closed> {
+        Forward::new(self, to)
+    }
+
+    /// Starts a subscription.
+    #[must_use]
+    #[track_caller]
+    pub fn subscriber(&self) -> SubscriberBuilder<'_> {
+        SubscriberBuilder::new(self, Location::caller())
+    }
+
+    /// Subscribes with the defaults: every message, on a lane of the bus.
+    ///
+    /// # Errors
+    /// As [`SubscriberBuilder::subscribe`].
+    #[track_caller]
+    pub fn subscribe(
+        &self,
+        handler: impl FnMut(&Received<'_>) + Send + 'static,
+    ) -> Result<Subscription, SubscribeError> {
+        self.subscriber().subscribe(handler)
+    }
+
+    /// Subscriptions a publish here would be offered to, those over forwards included.
+    #[must_use]
+    pub fn subscribers(&self) -> usize {
+        self.0.list.load().len()
+    }
+}
+
+impl PartialEq for Topic {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Topic {}
+
+impl std::fmt::Debug for Topic {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Topic").field("name", &self.name()).field("subscribers", &self.subscribers()).finish()
+    }
+}

@@ -1,0 +1,85 @@
+//! "It has happened": waited for by threads and by tasks, one word large.
+//!
+//! ```text
+//!   waiters push themselves ─► stack ◄─ close() by the one who completes, who wakes them all
+//! ```
+//!
+//! Guarantees: no wake-up is lost (a waiter that comes too late finds the stack closed; model:
+//! `loom-tests/tests/completion.rs`); everything done before completing is seen after waiting.
+
+use std::task::Waker;
+
+use crate::sync::park::Sleeper;
+use crate::sync::stack::ClosableStack;
+use crate::sync::{Arc, Mutex, lock};
+
+/// A task's waker, replaced as the task moves.
+#[derive(Debug, Default)]
+pub(crate) struct TaskSlot(Mutex<Option<Waker>>);
+
+impl TaskSlot {
+    /// Remembers the waker to use from now on.
+    pub(crate) fn set(&self, waker: &Waker) {
+        let mut slot = lock(&self.0);
+        if !slot.as_ref().is_some_and(|old| old.will_wake(waker)) {
+            *slot = Some(waker.clone());
+        }
+    }
+}
+
+enum Waiter {
+    Thread(Sleeper),
+    Task(Arc<TaskSlot>),
+}
+
+impl Waiter {
+    fn wake(self) {
+        match self {
+            Self::Thread(sleeper) => sleeper.wake(),
+            Self::Task(slot) => {
+                let waker = lock(&slot.0).take();
+                if let Some(waker) = waker {
+                    waker.wake();
+                }
+            }
+        }
+    }
+}
+
+/// Something that happens once.
+pub(crate) struct Completion(ClosableStack<Waiter>);
+
+impl Completion {
+    pub(crate) fn new() -> Self {
+        Self(ClosableStack::new())
+    }
+
+    /// Whether it has happened.
+    #[inline]
+    pub(crate) fn is_done(&self) -> bool {
+        self.0.is_closed()
+    }
+
+    /// It has happened: wakes all who wait.
+    pub(crate) fn complete(&self) {
+        for waiter in self.0.close() {
+            waiter.wake();
+        }
+    }
+
+    /// Has the calling thread woken when it happens; false if it has happened.
+    pub(crate) fn wake_thread(&self) -> bool {
+        self.0.push(Waiter::Thread(Sleeper::current())).is_ok()
+    }
+
+    /// Has a task woken when it happens; false if it has happened.
+    pub(crate) fn wake_task(&self, slot: &Arc<TaskSlot>) -> bool {
+        self.0.push(Waiter::Task(Arc::clone(slot))).is_ok()
+    }
+}
+
+impl std::fmt::Debug for Completion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Completion").field("done", &self.is_done()).finish()
+    }
+}

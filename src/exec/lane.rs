@@ -1,0 +1,193 @@
+//! A lane: one queue of dispatches, one worker that serves it, and control entries in between.
+//!
+//! ```text
+//!   publishers ── push ─────► ring      #17 #18 #19 #20 …
+//!   control ── control ─────► stack     (finish S, before #19) (retire list, before #20)
+//!                                        served by the worker when it gets to that position
+//! ```
+//!
+//! Control entries (final messages, notices, retired lists) never compete for room: they stand on a
+//! stack beside the ring, each with the position it comes before, so they always get through (G9).
+//!
+//! Guarantees: what was pushed before a control entry (happens-before) is served before it; an entry
+//! that a closed lane hands back was not and will not be served. Waking the worker costs a
+//! system call only while it sleeps.
+
+use std::sync::OnceLock;
+
+use super::audience::Identified;
+use super::completion::Completion;
+use super::part::{Dispatch, Held};
+use super::serial::{Token, TokenId};
+use crate::message::Message;
+use crate::ring::{Budget, Consumer, Position, Ring, ring};
+use crate::stats::Tally;
+use crate::sync::Arc;
+use crate::sync::park::Sleeper;
+use crate::sync::plain::{AtomicU64, Ordering};
+use crate::sync::stack::ClosableStack;
+
+/// What a lane serves: the executable half of a subscription.
+pub(crate) trait Member: Identified + Send + Sync + Sized + 'static {
+    /// Hands the member a message. Never unwinds.
+    fn deliver(self: &Arc<Self>, token: &Token, message: &Message);
+    /// Hands the member its final message and lets go of its handler. Never unwinds.
+    fn finish(self: &Arc<Self>, token: &Token, message: &Message);
+}
+
+/// Something to do at a position of the lane.
+pub(crate) enum Control<M: Member> {
+    /// The member's last message.
+    Finish(Arc<M>, Message),
+    /// Say that everything before this was served to the member.
+    Notify(u64, Arc<Completion>),
+    /// Free a list nobody pushes to any more.
+    Retire(#[allow(dead_code)] Arc<Held<M>>),
+    /// End the worker. Nothing comes after it.
+    Stop,
+}
+
+/// Sizes of a lane's ring.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RingSize {
+    /// 2^n entries a segment.
+    pub(crate) slot_bits: u32,
+    /// Entries that are always there.
+    pub(crate) capacity: usize,
+    /// Entries it may grow to.
+    pub(crate) most: usize,
+}
+
+/// What a lane counts. Written by its worker only.
+#[derive(Debug, Default)]
+pub(crate) struct LaneTally {
+    /// Dispatches served.
+    pub(crate) dispatches: Tally,
+    /// Times the worker went to sleep.
+    pub(crate) sleeps: Tally,
+}
+
+/// See the module.
+pub(crate) struct Lane<M: Member> {
+    name: String,
+    token: TokenId,
+    ring: Arc<Ring<Dispatch<M>>>,
+    controls: ClosableStack<(Position, Control<M>)>,
+    sleeper: OnceLock<Sleeper>,
+    pub(super) tally: LaneTally,
+    /// Id of the member whose handler runs, or zero.
+    pub(super) running: AtomicU64,
+}
+
+/// What the worker of a lane needs besides: one of each per lane.
+pub(crate) struct LaneEnd<M: Member> {
+    pub(super) lane: Arc<Lane<M>>,
+    pub(super) consumer: Consumer<Dispatch<M>>,
+    pub(super) token: Token,
+}
+
+impl<M: Member> Lane<M> {
+    /// A lane and the end its worker takes.
+    pub(crate) fn new(name: String, size: RingSize, budget: Arc<Budget>) -> (Arc<Self>, LaneEnd<M>) {
+        let (ring, consumer) = ring(size.slot_bits, size.capacity, size.most, budget);
+        let token = Token::new();
+        let lane = Arc::new(Self {
+            name,
+            token: token.id(),
+            ring,
+            controls: ClosableStack::new(),
+            sleeper: OnceLock::new(),
+            tally: LaneTally::default(),
+            running: AtomicU64::new(0),
+        });
+        (Arc::clone(&lane), LaneEnd { lane, consumer, token })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The token its worker holds: what members homed here are made for.
+    pub(crate) fn token_id(&self) -> TokenId {
+        self.token
+    }
+
+    /// Whether ordinary messages should be refused now.
+    #[inline]
+    pub(crate) fn is_full(&self) -> bool {
+        self.ring.is_full()
+    }
+
+    /// Queues a dispatch.
+    #[inline]
+    pub(super) fn push(&self, dispatch: Dispatch<M>) {
+        if self.ring.push(dispatch) {
+            self.wake();
+        }
+    }
+
+    /// Queues a control entry behind everything pushed so far; hands it back if the lane has ended.
+    pub(crate) fn control(&self, control: Control<M>) -> Result<(), Control<M>> {
+        self.controls.push((self.ring.tail(), control)).map_err(|(_, control)| control)?;
+        if self.ring.take_sleep_mark() {
+            self.wake();
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn wake(&self) {
+        if let Some(sleeper) = self.sleeper.get() {
+            sleeper.wake();
+        }
+    }
+
+    /// Called by the worker before it first sleeps.
+    pub(super) fn served_by_this_thread(&self) {
+        let _ = self.sleeper.set(Sleeper::current());
+    }
+
+    #[inline]
+    pub(super) fn has_controls(&self) -> bool {
+        self.controls.is_marked()
+    }
+
+    pub(super) fn take_controls(&self) -> Vec<(Position, Control<M>)> {
+        self.controls.take()
+    }
+
+    pub(super) fn close(&self) -> Vec<(Position, Control<M>)> {
+        self.controls.close()
+    }
+
+    /// Id of the member whose handler runs now, if one does.
+    pub(crate) fn running(&self) -> Option<u64> {
+        Some(self.running.load(Ordering::Relaxed)).filter(|&id| id != 0)
+    }
+
+    /// Dispatches waiting, roughly.
+    pub(crate) fn depth(&self) -> u64 {
+        self.ring.depth()
+    }
+
+    /// Most dispatches that waited, as sampled.
+    pub(crate) fn high_water(&self) -> u64 {
+        self.ring.high_water()
+    }
+
+    /// Dispatches served.
+    pub(crate) fn served(&self) -> u64 {
+        self.tally.dispatches.get()
+    }
+
+    /// Times the worker went to sleep.
+    pub(crate) fn sleeps(&self) -> u64 {
+        self.tally.sleeps.get()
+    }
+}
+
+impl<M: Member> std::fmt::Debug for Lane<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lane").field("name", &self.name).field("depth", &self.depth()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,145 @@
+//! A lane's part of a subscriber list, and the dispatch that carries it through the ring.
+//!
+//! ```text
+//!   snapshot ─► Part (counted) ─┐
+//!   snapshot ─► Part (counted) ─┴► Held: lane, audience ◄── dispatch in the ring (not counted)
+//!   last Part dropped ─► Retire(Held) behind all those dispatches ─► freed by the lane
+//! ```
+//!
+//! Publishers bump no count: a dispatch holds a bare pointer. That is sound by construction:
+//! [`Part::push`] finishes its push while it borrows the part, so when the last `Part` is dropped
+//! every dispatch that points to the list is in the ring; the retire entry then carries a
+//! position behind all of them, and the lane frees the list only when it gets there. A worker
+//! that is inside a handler (waiting, and helping out meanwhile) frees nothing: see `worker`.
+//!
+//! Guarantees: what a dispatch points to lives until the lane has passed it; cost of a push: none
+//! beyond the ring's. Model: `loom-tests/tests/part.rs`.
+#![allow(unsafe_code)]
+
+use std::ptr::NonNull;
+
+use super::audience::Audience;
+use super::lane::{Control, Lane, Member};
+use crate::message::Message;
+use crate::ring::Entry;
+use crate::sync::Arc;
+use crate::sync::plain::{AtomicUsize, Ordering};
+
+/// The list and its lane: where dispatches point.
+pub(crate) struct Held<M: Member> {
+    lane: Arc<Lane<M>>,
+    audience: Audience<M>,
+    /// `Part`s that name it.
+    parts: AtomicUsize,
+}
+
+/// A counted reference from a snapshot.
+pub(crate) struct Part<M: Member>(Option<Arc<Held<M>>>);
+
+impl<M: Member> Part<M> {
+    /// A list on a lane.
+    pub(crate) fn new(lane: Arc<Lane<M>>, audience: Audience<M>) -> Self {
+        Self(Some(Arc::new(Held { lane, audience, parts: AtomicUsize::new(1) })))
+    }
+
+    #[inline]
+    fn held(&self) -> &Arc<Held<M>> {
+        self.0.as_ref().expect("taken in drop only")
+    }
+
+    /// The lane.
+    #[inline]
+    pub(crate) fn lane(&self) -> &Arc<Lane<M>> {
+        &self.held().lane
+    }
+
+    /// The list.
+    #[inline]
+    pub(crate) fn audience(&self) -> &Audience<M> {
+        &self.held().audience
+    }
+
+    /// Queues the message for the list's members.
+    #[inline]
+    pub(crate) fn push(&self, message: Message) {
+        let held = self.held();
+        held.lane.push(Dispatch { message, held: NonNull::from(&**held) });
+    }
+}
+
+impl<M: Member> Clone for Part<M> {
+    fn clone(&self) -> Self {
+        let held = self.held();
+        held.parts.fetch_add(1, Ordering::Relaxed);
+        Self(Some(Arc::clone(held)))
+    }
+}
+
+impl<M: Member> Drop for Part<M> {
+    fn drop(&mut self) {
+        let Some(held) = self.0.take() else { return };
+        // AcqRel: the pushes through other parts come before the retiring.
+        if held.parts.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let lane = Arc::clone(&held.lane);
+            // A closed lane has no dispatches left: what it hands back is dropped here.
+            drop(lane.control(Control::Retire(held)));
+        }
+    }
+}
+
+/// A message on its way to one lane's members.
+pub(crate) struct Dispatch<M: Member> {
+    message: Message,
+    /// Lives until the lane has passed this dispatch: see the module.
+    held: NonNull<Held<M>>,
+}
+
+// SAFETY: a dispatch is a message and a reference to a `Held`, both shareable.
+unsafe impl<M: Member> Send for Dispatch<M> {}
+
+impl<M: Member> Entry for Dispatch<M> {
+    #[inline]
+    fn into_words(self) -> (NonNull<()>, *const ()) {
+        (self.message.into_raw(), self.held.as_ptr().cast_const().cast())
+    }
+
+    #[inline]
+    unsafe fn from_words(first: NonNull<()>, second: *const ()) -> Self {
+        // SAFETY: `first` comes from the `into_raw` above, used once as the caller promises.
+        let message = unsafe { Message::from_raw(first) };
+        let held = NonNull::new(second.cast_mut().cast()).expect("a dispatch names its list");
+        Self { message, held }
+    }
+}
+
+impl<M: Member> Dispatch<M> {
+    /// The message, and whom to give it to.
+    #[inline]
+    pub(super) fn open(self) -> (Message, Target<M>) {
+        (self.message, Target(self.held))
+    }
+}
+
+/// The list of a dispatch that its lane is working on.
+pub(super) struct Target<M: Member>(NonNull<Held<M>>);
+
+impl<M: Member> Clone for Target<M> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<M: Member> Copy for Target<M> {}
+
+impl<M: Member> Target<M> {
+    /// The list.
+    ///
+    /// # Safety
+    /// The caller is the lane's worker, and has freed no list retired behind the dispatch this
+    /// came from.
+    #[inline]
+    pub(super) unsafe fn audience<'a>(self) -> &'a Audience<M> {
+        // SAFETY: the module's argument; the caller promises the lane's half of it.
+        unsafe { &(*self.0.as_ptr()).audience }
+    }
+}

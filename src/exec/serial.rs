@@ -1,0 +1,168 @@
+//! "One at a time" as a type: what only the present runner may touch.
+//!
+//! ```text
+//!   Token   one per runner; whoever has it is the runner (a lane's worker, the holder of a baton)
+//!   Serial  a cell that opens to the token it was made for, and to nobody twice at once
+//!   Baton   the right to run, handed from thread to thread by a counter of things to do
+//! ```
+//!
+//! Guarantees: a handler never runs on two threads at once, nor inside itself (G4): the token can
+//! neither be copied nor shared, so holding it is proof. Cost of entering: a compare and a store.
+//! Model: `loom-tests/tests/baton.rs`.
+#![allow(unsafe_code)]
+
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+
+use crate::sync::plain;
+use crate::sync::{AtomicUsize, Ordering, UnsafeCell};
+
+/// Proof of being the one runner. Not `Sync`, not `Clone`.
+#[derive(Debug)]
+pub(crate) struct Token {
+    id: TokenId,
+    _one_thread: PhantomData<Cell<()>>,
+}
+
+/// Names a token.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct TokenId(u64);
+
+impl Token {
+    pub(crate) fn new() -> Self {
+        static NEXT: plain::AtomicU64 = plain::AtomicU64::new(0);
+        Self { id: TokenId(NEXT.fetch_add(1, plain::Ordering::Relaxed)), _one_thread: PhantomData }
+    }
+
+    pub(crate) fn id(&self) -> TokenId {
+        self.id
+    }
+}
+
+/// A value for the holder of one token.
+pub(crate) struct Serial<T> {
+    owner: TokenId,
+    /// Whether somebody is in. Touched by the token's holder only.
+    entered: Cell<bool>,
+    /// Touched by the token's holder only, while `entered`.
+    value: std::cell::UnsafeCell<T>,
+}
+
+// SAFETY: both cells are touched only by the holder of the owner token, which is one thread at a
+// time, and passing the token between threads synchronises.
+unsafe impl<T: Send> Sync for Serial<T> {}
+
+impl<T> Serial<T> {
+    pub(crate) fn new(owner: TokenId, value: T) -> Self {
+        Self { owner, entered: Cell::new(false), value: std::cell::UnsafeCell::new(value) }
+    }
+
+    /// The value; `None` if this thread is in already.
+    ///
+    /// # Panics
+    /// If the token is another runner's.
+    #[inline]
+    pub(crate) fn enter<'a>(&'a self, token: &'a Token) -> Option<Entered<'a, T>> {
+        assert!(token.id == self.owner, "entered by a runner it does not belong to");
+        (!self.entered.replace(true)).then_some(Entered { cell: self, _token: token })
+    }
+}
+
+/// Access to a [`Serial`] value.
+pub(crate) struct Entered<'a, T> {
+    cell: &'a Serial<T>,
+    _token: &'a Token,
+}
+
+impl<T> Deref for Entered<'_, T> {
+    type Target = T;
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: field invariant; `entered` was false and is true while this guard lives.
+        unsafe { &*self.cell.value.get() }
+    }
+}
+
+impl<T> DerefMut for Entered<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as above, and the guard is borrowed mutably.
+        unsafe { &mut *self.cell.value.get() }
+    }
+}
+
+impl<T> Drop for Entered<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        self.cell.entered.set(false);
+    }
+}
+
+/// A right to run that follows the work: whoever adds the first thing to do does all there is.
+pub(crate) struct Baton<T> {
+    /// Things to do that were announced and not done.
+    pending: AtomicUsize,
+    token: Token,
+    /// Touched by the holder only.
+    state: UnsafeCell<T>,
+}
+
+// SAFETY: `token` and `state` are reached through `Holder` only, of which there is one at a time
+// (`pending` went from zero to one), and passing the right synchronises through `pending`.
+unsafe impl<T: Send> Sync for Baton<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Send for Baton<T> {}
+
+impl<T> Baton<T> {
+    pub(crate) fn new(state: T) -> Self {
+        Self { pending: AtomicUsize::new(0), token: Token::new(), state: UnsafeCell::new(state) }
+    }
+
+    pub(crate) fn token_id(&self) -> TokenId {
+        self.token.id()
+    }
+
+    /// The right to do one thing at once, if nothing else waits or runs.
+    #[inline]
+    pub(crate) fn try_take(&self) -> Option<Holder<'_, T>> {
+        // Acquire: meets the Release in `done_one`; the last holder's work is visible.
+        self.pending
+            .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok()
+            .then_some(Holder { baton: self })
+    }
+
+    /// Announces a thing to do that was queued before. Returns the right if nobody has it.
+    #[inline]
+    pub(crate) fn announce(&self) -> Option<Holder<'_, T>> {
+        // AcqRel: Release publishes what was queued to the holder's `done_one`; Acquire as above.
+        (self.pending.fetch_add(1, Ordering::AcqRel) == 0).then_some(Holder { baton: self })
+    }
+}
+
+/// The right to run. It stands for one thing to do; give it back with [`done_one`](Self::done_one).
+pub(crate) struct Holder<'a, T> {
+    baton: &'a Baton<T>,
+}
+
+impl<'a, T> Holder<'a, T> {
+    pub(crate) fn token(&self) -> &Token {
+        &self.baton.token
+    }
+
+    /// Looks at the state for a moment.
+    pub(crate) fn with<R>(&mut self, f: impl FnOnce(&mut T) -> R) -> R {
+        self.baton.state.with_mut(|state| {
+            // SAFETY: there is one holder, and it is borrowed mutably.
+            f(unsafe { &mut *state })
+        })
+    }
+
+    /// One thing is done. The right again if more was announced: one thing per return.
+    #[inline]
+    pub(crate) fn done_one(self) -> Option<Self> {
+        // AcqRel: Release hands our work to the next holder; Acquire sees what was announced.
+        (self.baton.pending.fetch_sub(1, Ordering::AcqRel) != 1).then_some(self)
+    }
+}

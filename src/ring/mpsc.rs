@@ -1,0 +1,183 @@
+//! Push, pop, fullness and the sleep mark: the algorithm over [`super::segments`].
+//!
+//! The consumer's sleep mark is a bit of the tail word, so the `fetch_add` that claims a position
+//! also says whether somebody has to be woken: no extra fence, no extra shared word.
+
+use crossbeam_utils::CachePadded;
+
+use super::budget::Budget;
+use super::index::{Layout, Position};
+use super::segments::{Reader, Segments};
+use super::slot::Entry;
+use crate::stats::Tally;
+use crate::sync::{Arc, AtomicBool, Ordering, fence};
+
+/// The producers' half.
+pub(crate) struct Ring<E: Entry> {
+    segments: Arc<Segments<E>>,
+    /// Less than a segment is free and the budget refused more. Read by every push, written rarely.
+    full: CachePadded<AtomicBool>,
+    gauges: CachePadded<Gauges>,
+}
+
+/// Written by the consumer only.
+#[derive(Debug, Default)]
+struct Gauges {
+    taken: Tally,
+    high_water: Tally,
+}
+
+/// The consumer's half: one per ring.
+pub(crate) struct Consumer<E: Entry> {
+    ring: Arc<Ring<E>>,
+    reader: Reader<E>,
+}
+
+/// How many entries go out between two looks at the producers' end for the high-water mark.
+const DEPTH_SAMPLE: u64 = 32;
+
+/// A ring with room for at least `capacity` entries that grows within `budget`.
+///
+/// `slot_bits`: 2^n entries a segment. `most`: entries it may ever hold.
+pub(crate) fn ring<E: Entry>(
+    slot_bits: u32,
+    capacity: usize,
+    most: usize,
+    budget: Arc<Budget>,
+) -> (Arc<Ring<E>>, Consumer<E>) {
+    let slots = 1usize << slot_bits;
+    let base = capacity.div_ceil(slots).max(2);
+    let segments = most.div_ceil(slots).max(base + 2).next_power_of_two();
+    let layout = Layout::new(slot_bits, segments.trailing_zeros());
+    ring_at(layout, base, Position::default(), budget)
+}
+
+/// As [`ring`], with a given first position.
+pub(crate) fn ring_at<E: Entry>(
+    layout: Layout,
+    base: usize,
+    first: Position,
+    budget: Arc<Budget>,
+) -> (Arc<Ring<E>>, Consumer<E>) {
+    let (segments, reader) = Segments::new(layout, base, first, budget);
+    let gauges = Gauges::default();
+    gauges.taken.add(first.get());
+    let ring =
+        Arc::new(Ring { segments, full: CachePadded::new(AtomicBool::new(false)), gauges: CachePadded::new(gauges) });
+    (Arc::clone(&ring), Consumer { ring, reader })
+}
+
+impl<E: Entry> Ring<E> {
+    /// Whether ordinary pushes should be refused now. May be stale: see the module of the ring.
+    #[inline]
+    pub(crate) fn is_full(&self) -> bool {
+        // Relaxed: a hint; the room behind it is kept by `keep_room`.
+        self.full.load(Ordering::Relaxed)
+    }
+
+    /// Appends an entry. True if the caller has to wake the consumer.
+    #[inline]
+    pub(crate) fn push(&self, entry: E) -> bool {
+        let (claim, asleep) = self.segments.claim();
+        let position = claim.position();
+        if self.segments.layout().starts_segment(position) {
+            self.keep_room(position);
+        }
+        self.segments.fill(claim, entry);
+        asleep && self.segments.take_sleep_mark()
+    }
+
+    /// Called by the one producer that opens a segment: sees to it that there is another after it.
+    #[cold]
+    fn keep_room(&self, position: Position) {
+        let length = self.segments.layout().segment_len();
+        if self.segments.limit().since(position) > length || self.segments.grow() {
+            return;
+        }
+        self.full.store(true, Ordering::Relaxed);
+        // Meets the fence in `Consumer::pop`: either we see the limit it moved, or it sees `full`.
+        fence::full();
+        if self.segments.limit().since(position) > length {
+            self.full.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// The position after all pushes that returned before now.
+    pub(crate) fn tail(&self) -> Position {
+        self.segments.tail()
+    }
+
+    /// Takes the sleep mark; true for the one thread that has to wake the consumer.
+    #[inline]
+    pub(crate) fn take_sleep_mark(&self) -> bool {
+        self.segments.take_sleep_mark()
+    }
+
+    /// Entries pushed and not taken yet, roughly.
+    pub(crate) fn depth(&self) -> u64 {
+        self.segments.tail().get().saturating_sub(self.gauges.taken.get())
+    }
+
+    /// The largest depth sampled so far.
+    pub(crate) fn high_water(&self) -> u64 {
+        self.gauges.high_water.get()
+    }
+}
+
+impl<E: Entry> Consumer<E> {
+    /// The next entry, or nothing (yet).
+    #[inline]
+    pub(crate) fn pop(&mut self) -> Option<E> {
+        let (entry, left_segment) = self.reader.take()?;
+        if self.reader.head().get() % DEPTH_SAMPLE == 1 {
+            self.sample();
+        }
+        if left_segment {
+            // Meets the fence in `Ring::keep_room`.
+            fence::full();
+            if self.ring.full.load(Ordering::Relaxed) {
+                self.ring.full.store(false, Ordering::Relaxed);
+            }
+        }
+        Some(entry)
+    }
+
+    /// Number of the entry that comes next: all before it were taken.
+    #[inline]
+    pub(crate) fn head(&self) -> Position {
+        self.reader.head()
+    }
+
+    /// Records depth and progress for those who look.
+    pub(crate) fn sample(&self) {
+        let gauges = &self.ring.gauges;
+        let taken = self.reader.head().get();
+        gauges.high_water.raise(self.reader.segments().tail().get().saturating_sub(taken) + 1);
+        gauges.taken.add(taken - gauges.taken.get());
+    }
+
+    /// Says "I sleep", if everything claimed was taken. After true, look once more at other
+    /// sources of work, then sleep; [`cancel_sleep`](Self::cancel_sleep) if there was some.
+    pub(crate) fn try_mark_asleep(&mut self) -> bool {
+        let gauges = &self.ring.gauges;
+        gauges.taken.add(self.reader.head().get() - gauges.taken.get());
+        self.reader.segments().try_mark_asleep(self.reader.head())
+    }
+
+    /// Takes the mark back; false if somebody took it and a wake-up is on its way.
+    pub(crate) fn cancel_sleep(&mut self) -> bool {
+        self.reader.segments().take_sleep_mark()
+    }
+}
+
+impl<E: Entry> std::fmt::Debug for Ring<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ring").field("depth", &self.depth()).finish_non_exhaustive()
+    }
+}
+
+impl<E: Entry> std::fmt::Debug for Consumer<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Consumer").field("head", &self.head()).finish_non_exhaustive()
+    }
+}

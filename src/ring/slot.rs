@@ -1,0 +1,113 @@
+//! One cell of a ring, and a block of them: the unsafe kernel of the queue.
+//!
+//! ```text
+//!   producer that claimed the slot: second = …, then first = pointer  (Release)
+//!   consumer:                       first != null?  (Acquire)  then second
+//!   whole segment read:             all first = null, used again
+//! ```
+//!
+//! A slot holds the two words of an [`Entry`]. Its first word is never null while the slot is
+//! full, so it doubles as the flag: no stamp, four slots a cache line.
+//!
+//! Guarantees: an entry put in is taken out at most once; a slot never written reads as empty. The
+//! callers (`ring::mpsc`) guarantee one producer a slot and lap, and one consumer.
+#![allow(unsafe_code)]
+
+use std::marker::PhantomData;
+use std::ptr::{self, NonNull};
+
+use crate::sync::{AtomicPtr, Ordering, UnsafeCell};
+
+/// Something a slot can hold: two words, the first never null.
+pub(crate) trait Entry: Send + Sized {
+    /// Gives the entry up as two words.
+    fn into_words(self) -> (NonNull<()>, *const ());
+
+    /// Makes the entry from its words again.
+    ///
+    /// # Safety
+    /// The words come from one call of [`into_words`](Self::into_words), and are used once.
+    unsafe fn from_words(first: NonNull<()>, second: *const ()) -> Self;
+}
+
+/// One cell.
+struct Slot {
+    /// Null: empty. Else the entry's first word; `second` is then readable.
+    first: AtomicPtr<()>,
+    /// Written by the one producer that claimed the slot, before `first`; read by the one consumer
+    /// after it saw `first`.
+    second: UnsafeCell<*const ()>,
+}
+
+/// A block of slots that is used as a whole: filled, emptied, cleared, filled again.
+pub(crate) struct Segment<E> {
+    slots: Box<[Slot]>,
+    _entries: PhantomData<E>,
+}
+
+// SAFETY: a segment moves entries (which are Send) from producers to the consumer; the words in
+// between are guarded by the protocol on `Slot`.
+unsafe impl<E: Entry> Send for Segment<E> {}
+// SAFETY: as above.
+unsafe impl<E: Entry> Sync for Segment<E> {}
+
+impl<E: Entry> Segment<E> {
+    /// A block of `slots` empty cells.
+    pub(crate) fn new(slots: usize) -> Box<Self> {
+        let slots = (0..slots)
+            .map(|_| Slot { first: AtomicPtr::new(ptr::null_mut()), second: UnsafeCell::new(ptr::null()) })
+            .collect();
+        Box::new(Self { slots, _entries: PhantomData })
+    }
+
+    /// Bytes one cell takes.
+    pub(crate) const fn slot_bytes() -> usize {
+        size_of::<Slot>()
+    }
+
+    /// Fills a cell.
+    ///
+    /// # Safety
+    /// The caller has claimed this cell: nobody else writes it until it was cleared.
+    #[inline]
+    pub(crate) unsafe fn put(&self, index: usize, entry: E) {
+        let (first, second) = entry.into_words();
+        let slot = &self.slots[index];
+        slot.second.with_mut(|cell| {
+            // SAFETY: the claim makes this thread the only writer, and the consumer does not read
+            // `second` before it has seen `first`.
+            unsafe { *cell = second }
+        });
+        // Release: publishes `second` and all that the entry points to; meets the Acquire in `take`.
+        // Model: `ring.rs`, `an_entry_is_seen_whole`.
+        slot.first.store(first.as_ptr(), Ordering::Release);
+    }
+
+    /// Takes the entry of a cell if it is there. The cell keeps its words until it is cleared.
+    ///
+    /// # Safety
+    /// The caller is the one consumer and asks each cell until it gives once, in each lap.
+    #[inline]
+    pub(crate) unsafe fn take(&self, index: usize) -> Option<E> {
+        let slot = &self.slots[index];
+        // Acquire: meets the Release in `put`.
+        let first = NonNull::new(slot.first.load(Ordering::Acquire))?;
+        let second = slot.second.with(|cell| {
+            // SAFETY: `first` was seen, so the producer is done with `second`.
+            unsafe { *cell }
+        });
+        // SAFETY: both words come from the `into_words` in `put`; this is the once.
+        Some(unsafe { E::from_words(first, second) })
+    }
+
+    /// Empties all cells for another lap.
+    ///
+    /// # Safety
+    /// Every cell was filled and taken: no producer or consumer is in the segment.
+    pub(crate) unsafe fn clear(&self) {
+        for slot in &self.slots {
+            // Relaxed: the segment is published to producers by the store that installs it.
+            slot.first.store(ptr::null_mut(), Ordering::Relaxed);
+        }
+    }
+}
