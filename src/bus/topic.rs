@@ -148,8 +148,8 @@ impl TopicInner {
         let inline = Arc::clone(&list.inline);
         drop(list);
         drop(pin);
-        let mut cursor = Cursor::default();
-        while let Some(subscriber) = inline.next_accepting(&mut cursor, &message) {
+        let mut scan = inline.scan(Cursor::default());
+        while let Some(subscriber) = scan.next(&message) {
             subscriber.deliver_inline(&message);
         }
         Ok(())

@@ -14,6 +14,7 @@
 //! once; what `interest` rejects, every member's filter rejects. Cost: add O(1) amortised, remove
 //! O(128 + n/128), walk 2-3 ns a member.
 
+use std::ptr;
 use std::sync::OnceLock;
 
 use crate::message::{Filter, Interest, Message};
@@ -73,6 +74,48 @@ impl<M: Identified> Chunk<M> {
 pub(crate) struct Cursor {
     chunk: u32,
     index: u32,
+}
+
+/// A walk over the members that accept one message.
+pub(crate) struct Scan<'a, M> {
+    audience: &'a Audience<M>,
+    /// The chunk the cursor is in.
+    slots: &'a [OnceLock<Entry<M>>],
+    cursor: Cursor,
+    /// Neighbours often share a filter: its verdict is kept.
+    last_filter: *const Filter,
+    last_verdict: bool,
+}
+
+impl<'a, M: Identified> Scan<'a, M> {
+    /// The next member that accepts the message.
+    #[inline(always)]
+    pub(crate) fn next(&mut self, message: &Message) -> Option<&'a Arc<M>> {
+        loop {
+            while let Some(entry) = self.slots.get(self.cursor.index as usize).and_then(OnceLock::get) {
+                self.cursor.index += 1;
+                let filter = entry.filter.as_ref().map_or(ptr::null(), Arc::as_ptr);
+                if filter != self.last_filter {
+                    self.last_filter = filter;
+                    self.last_verdict = entry.accepts(message);
+                }
+                if self.last_verdict {
+                    return Some(&entry.member);
+                }
+            }
+            self.cursor = Cursor { chunk: self.cursor.chunk + 1, index: 0 };
+            self.slots = self.audience.slots(self.cursor.chunk);
+            if self.slots.is_empty() {
+                return None;
+            }
+        }
+    }
+
+    /// Where the walk stands: behind the member it gave last.
+    #[inline(always)]
+    pub(crate) fn cursor(&self) -> Cursor {
+        self.cursor
+    }
 }
 
 /// One version of the list.
@@ -138,20 +181,15 @@ impl<M: Identified> Audience<M> {
         self.chunks.iter().enumerate().flat_map(|(at, chunk)| self.visible(at, chunk).iter().map_while(OnceLock::get))
     }
 
-    /// The next member from `cursor` on that accepts the message; the cursor moves behind it.
+    /// A walk over the members from `cursor` on.
     #[inline]
-    pub(crate) fn next_accepting(&self, cursor: &mut Cursor, message: &Message) -> Option<&Arc<M>> {
-        while let Some(chunk) = self.chunks.get(cursor.chunk as usize) {
-            let slots = self.visible(cursor.chunk as usize, chunk);
-            while let Some(entry) = slots.get(cursor.index as usize).and_then(OnceLock::get) {
-                cursor.index += 1;
-                if entry.accepts(message) {
-                    return Some(&entry.member);
-                }
-            }
-            *cursor = Cursor { chunk: cursor.chunk + 1, index: 0 };
-        }
-        None
+    pub(crate) fn scan(&self, cursor: Cursor) -> Scan<'_, M> {
+        Scan { audience: self, slots: self.slots(cursor.chunk), cursor, last_filter: ptr::null(), last_verdict: true }
+    }
+
+    #[inline]
+    fn slots(&self, chunk: u32) -> &[OnceLock<Entry<M>>] {
+        self.chunks.get(chunk as usize).map_or(&[], |slots| self.visible(chunk as usize, slots))
     }
 
     fn locate(&self, id: u64) -> Option<(usize, usize)> {
@@ -188,7 +226,12 @@ impl<M: Identified> Audience<M> {
         if newest.is_some_and(|newest| newest.member.id() >= entry.member.id()) {
             return None;
         }
-        let (chunks, last) = self.appended(entry);
+        let mut entry = entry.clone();
+        // Neighbours with equal filters share one: a walk then tests it once.
+        if let Some(same) = newest.filter(|newest| newest.filter == entry.filter) {
+            entry.filter.clone_from(&same.filter);
+        }
+        let (chunks, last) = self.appended(&entry);
         let mut interest = self.interest.clone();
         interest.add(entry.filter.as_deref());
         Some(Self { chunks, last, len: self.len + 1, interest, widened: self.widened })

@@ -226,7 +226,7 @@ impl<M: Member> Worker<M> {
 
     /// Gives the message to the members from `cursor` on.
     #[inline]
-    fn walk(&self, message: Message, target: Target<M>, mut cursor: Cursor) {
+    fn walk(&self, message: Message, target: Target<M>, cursor: Cursor) {
         let depth = self.depth.get();
         let walk = self.walk_at(depth);
         walk.message.replace(Some(message));
@@ -239,8 +239,9 @@ impl<M: Member> Worker<M> {
             let message = message.as_ref().expect("put there above");
             // SAFETY: we are the lane's worker, and free no list while a walk is open (`control`).
             let audience = unsafe { target.audience() };
-            while let Some(member) = audience.next_accepting(&mut cursor, message) {
-                walk.cursor.set(cursor);
+            let mut scan = audience.scan(cursor);
+            while let Some(member) = scan.next(message) {
+                walk.cursor.set(scan.cursor());
                 self.give(member, message);
                 if walk.finished.get() {
                     break;

@@ -90,7 +90,7 @@ impl TypeSet {
 }
 
 /// What one subscription accepts.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Filter {
     pub(crate) mode: FilterMode,
     pub(crate) formatters: Formatters,
