@@ -8,8 +8,10 @@
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
+use crate::sync::Clock;
+
 struct Anchor {
-    clock: quanta::Clock,
+    clock: Clock,
     raw: u64,
     wall: SystemTime,
 }
@@ -18,7 +20,7 @@ static ANCHOR: OnceLock<Anchor> = OnceLock::new();
 
 fn anchor() -> &'static Anchor {
     ANCHOR.get_or_init(|| {
-        let clock = quanta::Clock::new();
+        let clock = Clock::new();
         Anchor { raw: clock.raw(), wall: SystemTime::now(), clock }
     })
 }

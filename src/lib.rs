@@ -6,6 +6,9 @@ mod bus;
 mod clock;
 mod exec;
 mod message;
+#[cfg(any(loom, fuzzing))]
+#[doc(hidden)]
+pub mod model;
 mod reclaim;
 mod ring;
 mod snapshot;

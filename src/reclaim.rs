@@ -18,9 +18,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::sync::plain::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::stack::ClosableStack;
-use crate::sync::{Arc, thread};
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Ordering, thread};
 
 /// Keeps what this thread reads from being dropped.
 pub(crate) struct Pin(#[allow(dead_code)] crossbeam_epoch::Guard);
@@ -113,17 +112,8 @@ pub(crate) fn synchronize(deadline: Instant) -> bool {
         if Instant::now() >= deadline {
             return false;
         }
-        nap(pause);
+        thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(1));
     }
 }
 
-fn nap(pause: Duration) {
-    #[cfg(not(loom))]
-    thread::sleep(pause);
-    #[cfg(loom)]
-    {
-        let _ = pause;
-        thread::yield_now();
-    }
-}

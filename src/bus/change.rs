@@ -1,9 +1,7 @@
 //! Subscription changes: the bus's own message about who comes and goes.
 
-use std::sync::LazyLock;
-
 use crate::message::{Message, MessageType};
-use crate::sync::Arc;
+use crate::sync::{Arc, global};
 
 /// What happened to a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -45,11 +43,11 @@ pub struct SubscriptionChange {
     pub kind: ChangeKind,
 }
 
-static TYPE: LazyLock<MessageType<SubscriptionChange>> = LazyLock::new(|| {
-    MessageType::builder("stasis_subscription_change_type")
+global! {
+    static TYPE: MessageType<SubscriptionChange> = MessageType::builder("stasis_subscription_change_type")
         .register(Arc::default())
-        .unwrap_or_else(|error| panic!("cannot register the bus's own message type: {error}"))
-});
+        .unwrap_or_else(|error| panic!("cannot register the bus's own message type: {error}"));
+}
 
 impl SubscriptionChange {
     /// The type of these messages: one for all buses of the process.

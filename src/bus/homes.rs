@@ -14,7 +14,7 @@ use crate::reclaim::Reclaimer;
 use crate::ring::Budget;
 use crate::sync::plain::{AtomicUsize, Ordering};
 use crate::sync::thread::JoinHandle;
-use crate::sync::{Arc, Mutex, lock};
+use crate::sync::{Arc, Mutex, lock, scaled};
 
 /// Which lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -32,7 +32,7 @@ pub enum Home {
 const GROUP: usize = 16;
 
 /// Ring of a dedicated subscription.
-const DEDICATED_SLOT_BITS: u32 = 8;
+const DEDICATED_SLOT_BITS: u32 = scaled(8, 1) as u32;
 /// Entries it may grow to.
 const DEDICATED_MOST: usize = 1 << 19;
 

@@ -14,7 +14,7 @@ mod forward;
 mod homes;
 mod shutdown;
 mod subscriber;
-mod subscribers;
+pub(crate) mod subscribers;
 mod subscription;
 mod topic;
 
@@ -41,15 +41,15 @@ use crate::message::{MessageType, MessageTypeBuilder};
 use crate::reclaim::Reclaimer;
 use crate::ring::Budget;
 use crate::stats::{Count, Counters};
-use crate::sync::plain::{AtomicBool, AtomicU64, Ordering};
-use crate::sync::{Arc, Mutex, Weak, fence, lock};
+use crate::sync::plain::AtomicU64;
+use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak, fence, lock, scaled, thread};
 use control::ControlPath;
 use homes::Homes;
 use subscriber::Totals;
 use topic::TopicInner;
 
 /// Entries a lane's segment holds: 2^n.
-const LANE_SLOT_BITS: u32 = 9;
+const LANE_SLOT_BITS: u32 = scaled(9, 1) as u32;
 /// Bytes an entry of a ring takes.
 const ENTRY_BYTES: usize = 16;
 /// Entries one ring may grow to, whatever the budget says.
@@ -115,7 +115,7 @@ impl Drop for LastHandle {
         };
         if frames::is_worker_thread() {
             // In a handler: a lane cannot wait for its own end.
-            if let Err(error) = std::thread::Builder::new().name("stasis-end".into()).spawn(end) {
+            if let Err(error) = thread::Builder::new().name("stasis-end".into()).spawn(end) {
                 tracing::error!(%error, "cannot start the thread that ends the bus; its lanes stay");
             }
         } else {

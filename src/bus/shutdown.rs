@@ -22,7 +22,7 @@ use crate::exec::audience::Identified;
 use crate::exec::frames::WaitPlan;
 use crate::exec::lane::Control;
 use crate::reclaim;
-use crate::sync::Arc;
+use crate::sync::{Arc, thread};
 
 /// What was left when the bus had ended.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -97,7 +97,7 @@ pub(super) fn shutdown(bus: &Arc<BusCore>, limit: Duration) -> Result<ShutdownRe
     }
     let threads = bus.homes.take_threads();
     while threads.iter().any(|thread| !thread.is_finished()) && Instant::now() < deadline && culprits.is_empty() {
-        std::thread::sleep(Duration::from_micros(50));
+        thread::sleep(Duration::from_micros(50));
     }
     for thread in threads {
         if thread.is_finished() {

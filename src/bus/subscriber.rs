@@ -20,8 +20,8 @@ use crate::exec::serial::{Serial, Token, TokenId};
 use crate::exec::{discard, quietly, report_panic};
 use crate::message::Message;
 use crate::stats::Tally;
-use crate::sync::plain::{AtomicBool, AtomicU64, Ordering};
-use crate::sync::{Arc, Weak};
+use crate::sync::plain::AtomicU64;
+use crate::sync::{Arc, AtomicBool, Ordering, Weak};
 
 /// Takes the messages of a subscription.
 ///

@@ -12,8 +12,7 @@ use crate::exec::audience::{Audience, Entry, Identified};
 use crate::exec::lane::Lane;
 use crate::exec::part::Part;
 use crate::message::{Formatters, Interest, Message, TypeId, TypeSet};
-use crate::sync::Arc;
-use crate::sync::plain::{AtomicU64, Ordering};
+use crate::sync::{Arc, AtomicU64, Ordering};
 
 use super::subscriber::Subscriber;
 

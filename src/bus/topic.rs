@@ -25,7 +25,7 @@ use super::subscription::{SubscriberBuilder, Subscription};
 use super::{Received, SubscribeError};
 use crate::clock::Timestamp;
 use crate::error::{Closed, PublishError, PublishSyncError};
-use crate::exec::audience::{Cursor, Identified};
+use crate::exec::audience::Identified;
 use crate::exec::completion::Completion;
 use crate::exec::frames::{WaitError, WaitPlan};
 use crate::exec::part::Part;
@@ -148,7 +148,7 @@ impl TopicInner {
         let inline = Arc::clone(&list.inline);
         drop(list);
         drop(pin);
-        let mut scan = inline.scan(Cursor::default());
+        let mut scan = inline.scan(None);
         while let Some(subscriber) = scan.next(&message) {
             subscriber.deliver_inline(&message);
         }

@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::completion::Completion;
-use crate::sync::park;
+use crate::sync::{local, park};
 
 /// A worker as those see it who wait on its thread.
 pub(super) trait Helper {
@@ -28,7 +28,7 @@ pub(super) trait Helper {
     fn doze(&self, still_waiting: &dyn Fn() -> bool, timeout: Option<Duration>);
 }
 
-thread_local! {
+local! {
     static WORKER: RefCell<Option<Rc<dyn Helper>>> = const { RefCell::new(None) };
     static INLINE: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
 }

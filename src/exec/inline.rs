@@ -10,8 +10,6 @@
 //! cost without contention: two atomic operations a delivery. The queue is made at the first
 //! contention and holds [`MOST`] messages, then publishers are refused.
 
-use std::sync::OnceLock;
-
 use super::frames::InlineFrame;
 use super::lane::Member;
 use super::serial::{Baton, Holder, TokenId};
@@ -19,11 +17,11 @@ use crate::exec::completion::Completion;
 use crate::message::Message;
 use crate::ring::{Budget, Consumer, Entry, Ring, ring};
 use crate::sync::backoff::Backoff;
-use crate::sync::{Arc, Mutex, lock};
+use crate::sync::{Arc, Mutex, OnceLock, lock, scaled};
 
 /// Messages that may wait for one inline subscription.
-const MOST: usize = 4096;
-const SLOT_BITS: u32 = 5;
+const MOST: usize = scaled(4096, 8);
+const SLOT_BITS: u32 = scaled(5, 1) as u32;
 
 /// What waits, besides messages.
 enum Extra {

@@ -13,8 +13,6 @@
 //! that a closed lane hands back was not and will not be served. Waking the worker costs a
 //! system call only while it sleeps.
 
-use std::sync::OnceLock;
-
 use super::audience::Identified;
 use super::completion::Completion;
 use super::part::{Dispatch, Held};
@@ -22,7 +20,7 @@ use super::serial::{Token, TokenId};
 use crate::message::Message;
 use crate::ring::{Budget, Consumer, Position, Ring, ring};
 use crate::stats::Tally;
-use crate::sync::Arc;
+use crate::sync::{Arc, OnceLock};
 use crate::sync::park::Sleeper;
 use crate::sync::plain::{AtomicU64, Ordering};
 use crate::sync::stack::ClosableStack;

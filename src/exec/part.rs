@@ -22,8 +22,7 @@ use super::audience::Audience;
 use super::lane::{Control, Lane, Member};
 use crate::message::Message;
 use crate::ring::Entry;
-use crate::sync::Arc;
-use crate::sync::plain::{AtomicUsize, Ordering};
+use crate::sync::{Arc, AtomicUsize, Ordering};
 
 /// The list and its lane: where dispatches point.
 pub(crate) struct Held<M: Member> {

@@ -204,7 +204,7 @@ impl<M: Member> Worker<M> {
             None => return false,
             Some(Work::Dispatch(dispatch)) => {
                 let (message, target) = dispatch.open();
-                self.walk(message, target, Cursor::default());
+                self.walk(message, target, None);
             }
             Some(Work::Control(control)) => self.control(control),
         }
@@ -224,9 +224,9 @@ impl<M: Member> Worker<M> {
         Rc::clone(&walks[depth])
     }
 
-    /// Gives the message to the members from `cursor` on.
+    /// Gives the message to all members, or to those behind `after`.
     #[inline]
-    fn walk(&self, message: Message, target: Target<M>, cursor: Cursor) {
+    fn walk(&self, message: Message, target: Target<M>, after: Option<Cursor>) {
         let depth = self.depth.get();
         let walk = self.walk_at(depth);
         walk.message.replace(Some(message));
@@ -239,7 +239,7 @@ impl<M: Member> Worker<M> {
             let message = message.as_ref().expect("put there above");
             // SAFETY: we are the lane's worker, and free no list while a walk is open (`control`).
             let audience = unsafe { target.audience() };
-            let mut scan = audience.scan(cursor);
+            let mut scan = audience.scan(after);
             while let Some(member) = scan.next(message) {
                 walk.cursor.set(scan.cursor());
                 self.give(member, message);
@@ -362,7 +362,7 @@ impl<M: Member> Helper for Worker<M> {
                 walk.finished.set(true);
                 let message = walk.message.borrow().clone();
                 if let (Some(message), Some(target)) = (message, walk.target.get()) {
-                    self.walk(message, target, walk.cursor.get());
+                    self.walk(message, target, Some(walk.cursor.get()));
                 }
                 true
             }

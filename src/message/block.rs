@@ -16,7 +16,6 @@
 
 use std::alloc::{Layout, handle_alloc_error};
 use std::any::TypeId as PayloadId;
-use std::cell::Cell;
 use std::ptr::{self, NonNull};
 
 use super::Eid;
@@ -24,7 +23,7 @@ use super::recycle::{self, Owner};
 use super::types::{TypeId, TypeSlot};
 use crate::clock::Timestamp;
 use crate::message::Formatters;
-use crate::sync::plain::{AtomicUsize, Ordering};
+use crate::sync::{AtomicUsize, Ordering, UnsafeCell};
 
 /// Payload behaviour, one static per payload type.
 struct PayloadVtable {
@@ -69,7 +68,7 @@ pub(super) struct Header {
     /// Pool the memory goes back to.
     pub(super) owner: Owner,
     /// Link in a pool's list; see the module.
-    pub(super) next: Cell<*mut Header>,
+    pub(super) next: UnsafeCell<*mut Header>,
     type_id: TypeId,
     formatters: Formatters,
     /// Size class, or [`recycle::NO_CLASS`].
@@ -105,7 +104,7 @@ impl BlockRef {
             vtable,
             created: Timestamp::now(),
             owner,
-            next: Cell::new(ptr::null_mut()),
+            next: UnsafeCell::new(ptr::null_mut()),
             type_id: kind.id(),
             formatters,
             class,

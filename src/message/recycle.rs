@@ -27,7 +27,7 @@ use std::cell::{Cell, UnsafeCell};
 use std::ptr::{self, NonNull};
 
 use super::block::Header;
-use crate::sync::plain::{AtomicIsize, AtomicPtr, AtomicUsize, Ordering};
+use crate::sync::{AtomicIsize, AtomicPtr, AtomicUsize, Ordering, local};
 
 /// Block sizes that are recycled, in bytes, header included.
 const CLASSES: [usize; 7] = [64, 128, 192, 256, 384, 512, 1024];
@@ -108,7 +108,7 @@ struct Outbox {
     chains: UnsafeCell<[Chain; OUTBOX]>,
 }
 
-thread_local! {
+local! {
     static POOL: Pool = Pool::new();
     static OUTBOX_OF_LANE: Outbox = const { Outbox { on: Cell::new(false), chains: UnsafeCell::new([Chain::EMPTY; OUTBOX]) } };
 }
@@ -180,12 +180,20 @@ unsafe fn free_classed(block: NonNull<Header>) {
 
 fn next_of(block: *mut Header) -> *mut Header {
     // SAFETY: blocks in lists keep their initialised header, and the list's holder owns them.
-    unsafe { (*block).next.get() }
+    let link = unsafe { &(*block).next };
+    link.with(|next| {
+        // SAFETY: as above.
+        unsafe { *next }
+    })
 }
 
 fn link(block: *mut Header, next: *mut Header) {
     // SAFETY: as in `next_of`.
-    unsafe { (*block).next.set(next) }
+    let link = unsafe { &(*block).next };
+    link.with_mut(|place| {
+        // SAFETY: as in `next_of`.
+        unsafe { *place = next };
+    });
 }
 
 impl Pool {

@@ -21,15 +21,16 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::ptr;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
 use crossbeam_utils::CachePadded;
 
 use super::Message;
 use super::formatter::{Event, Formatters};
 use crate::error::TypeError;
-use crate::sync::plain::{AtomicBool, AtomicIsize, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
-use crate::sync::{Arc, fence, thread_slot};
+use crate::sync::plain::AtomicU64;
+use crate::sync::{AtomicBool, AtomicIsize, AtomicPtr, AtomicUsize, Ordering};
+use crate::sync::{Arc, Mutex, MutexGuard, fence, global, lock, scaled, thread_slot};
 
 /// Number of a message type: small, unique among living types of the process, used again later.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,7 +72,7 @@ impl TypeDetail {
     }
 }
 
-const SHARDS: usize = 8;
+const SHARDS: usize = scaled(8, 2);
 
 /// The place of one type. Lives for ever, serves many types one after another.
 pub(super) struct TypeSlot {
@@ -90,16 +91,28 @@ struct Numbers {
     free: Vec<u32>,
 }
 
-static NUMBERS: Mutex<Numbers> = Mutex::new(Numbers { next: 0, free: Vec::new() });
-const CHUNK: u32 = 64;
-static TABLE: [OnceLock<Box<[TypeSlot]>>; 1024] = [const { OnceLock::new() }; 1024];
+const CHUNK: u32 = scaled(64, 2) as u32;
+const CHUNKS: usize = scaled(1024, 4);
 
-fn numbers() -> std::sync::MutexGuard<'static, Numbers> {
-    NUMBERS.lock().unwrap_or_else(PoisonError::into_inner)
+/// All types of the process.
+struct Table {
+    numbers: Mutex<Numbers>,
+    chunks: [OnceLock<Box<[TypeSlot]>>; CHUNKS],
+}
+
+global! {
+    static TABLE: Table = Table {
+        numbers: Mutex::new(Numbers { next: 0, free: Vec::new() }),
+        chunks: [const { OnceLock::new() }; CHUNKS],
+    };
+}
+
+fn numbers() -> MutexGuard<'static, Numbers> {
+    lock(&TABLE.numbers)
 }
 
 fn slot(number: u32) -> &'static TypeSlot {
-    let chunk = TABLE[(number / CHUNK) as usize].get_or_init(|| {
+    let chunk = TABLE.chunks[(number / CHUNK) as usize].get_or_init(|| {
         let first = number / CHUNK * CHUNK;
         (first..first + CHUNK).map(TypeSlot::empty).collect()
     });
@@ -191,7 +204,7 @@ pub(super) fn register(detail: TypeDetail) -> Result<AnyMessageType, TypeError> 
     let mut numbers = numbers();
     let number = match numbers.free.pop() {
         Some(number) => number,
-        None if numbers.next < CHUNK * TABLE.len() as u32 => {
+        None if numbers.next < CHUNK * CHUNKS as u32 => {
             numbers.next += 1;
             numbers.next - 1
         }

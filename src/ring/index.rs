@@ -10,7 +10,7 @@ use std::fmt;
 pub(crate) struct Position(u64);
 
 impl Position {
-    #[cfg(any(test, loom))]
+    #[cfg(test)]
     pub(crate) fn new(n: u64) -> Self {
         Self(n)
     }

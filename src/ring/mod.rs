@@ -20,16 +20,12 @@
 //! - Panics: none. It knows nothing of topics.
 
 mod budget;
-mod index;
-mod mpsc;
+pub(crate) mod index;
+pub(crate) mod mpsc;
 mod segments;
 mod slot;
 
 pub(crate) use budget::Budget;
-#[cfg(loom)]
-pub(crate) use index::Layout;
 pub(crate) use index::Position;
-#[cfg(loom)]
-pub(crate) use mpsc::ring_at;
 pub(crate) use mpsc::{Consumer, Ring, ring};
 pub(crate) use slot::Entry;

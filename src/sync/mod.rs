@@ -6,11 +6,14 @@
 //! ```
 //!
 //! Guarantees: none of its own; every item behaves as the `std` item of the same name. `Arc` is
-//! always `std`'s (loom's knows no weak or unsized pointers); statics are always `std`'s (loom's
-//! atomics cannot be built in constants), which is why no protocol that is modelled lives in one.
+//! always `std`'s (loom's knows no weak or unsized pointers). A static whose insides threads meet on
+//! is declared with [`global!`], a thread-local with [`local!`]: loom makes them anew for each
+//! execution. What models make smaller (segment sizes, table sizes) goes through [`scaled`].
 
 pub(crate) mod backoff;
 pub(crate) mod fence;
+#[cfg(loom)]
+mod model;
 pub(crate) mod park;
 pub(crate) mod stack;
 pub(crate) mod thread_slot;
@@ -24,15 +27,43 @@ pub(crate) use self::real::*;
 
 /// Atomics that are `std`'s even under loom: statics and counters no protocol depends on.
 pub(crate) mod plain {
-    pub(crate) use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 }
 
 #[cfg(not(loom))]
 mod real {
     pub(crate) use std::hint::spin_loop;
-    pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence as raw_fence};
-    pub(crate) use std::sync::{Mutex, MutexGuard};
+    pub(crate) use std::sync::atomic::{
+        AtomicBool, AtomicIsize, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence as raw_fence,
+    };
+    pub(crate) use std::sync::{Mutex, MutexGuard, OnceLock};
     pub(crate) use std::thread;
+
+    pub(crate) use quanta::Clock;
+    pub(crate) use std::sync::LazyLock as Global;
+
+    /// Declares a static that is made when first used.
+    macro_rules! global {
+        ($(#[$attribute:meta])* static $name:ident: $kind:ty = $init:expr;) => {
+            $(#[$attribute])*
+            static $name: $crate::sync::Global<$kind> = $crate::sync::Global::new(|| $init);
+        };
+    }
+
+    /// Declares thread-locals, made by a constant (`const`) or when first used.
+    macro_rules! local {
+        () => {};
+        (static $name:ident: $kind:ty = const $init:block; $($rest:tt)*) => {
+            std::thread_local! { static $name: $kind = const $init }
+            $crate::sync::local! { $($rest)* }
+        };
+        (static $name:ident: $kind:ty = $init:expr; $($rest:tt)*) => {
+            std::thread_local! { static $name: $kind = $init }
+            $crate::sync::local! { $($rest)* }
+        };
+    }
+
+    pub(crate) use {global, local};
 
     /// `std::cell::UnsafeCell` with loom's access methods.
     #[derive(Debug, Default)]
@@ -53,13 +84,9 @@ mod real {
     }
 }
 
-#[cfg(loom)]
-mod model {
-    pub(crate) use loom::cell::UnsafeCell;
-    pub(crate) use loom::hint::spin_loop;
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence as raw_fence};
-    pub(crate) use loom::sync::{Mutex, MutexGuard};
-    pub(crate) use loom::thread;
+/// `production`, or `model` where loom would have to look at every object of it.
+pub(crate) const fn scaled(production: usize, model: usize) -> usize {
+    if cfg!(loom) { model } else { production }
 }
 
 /// Locks a mutex whether or not a panicking thread held it: what our locks guard is consistent at

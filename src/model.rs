@@ -1,0 +1,378 @@
+//! The kernels of the engine for models (`loom-tests`) and fuzzing: thin wrappers, no logic.
+//!
+//! Not part of the interface: it exists under `--cfg loom` and `--cfg fuzzing` only.
+#![allow(unsafe_code, missing_debug_implementations, missing_docs, clippy::new_without_default)]
+
+use std::ptr::NonNull;
+use std::time::{Duration, Instant};
+
+use crate::bus::subscribers;
+use crate::exec::audience::{Audience, Entry, Identified};
+use crate::exec::frames::WaitPlan;
+use crate::exec::lane::{Control, Member};
+use crate::exec::serial::{Serial, Token};
+use crate::exec::wait::WaitStrategy;
+use crate::exec::{completion, inline, lane, part, serial, worker};
+use crate::message::{self, Formatters, Interest, Message, MessageType, TypeId};
+use crate::ring::index::{Layout, Position};
+use crate::ring::{Entry as RingEntry, mpsc};
+use crate::sync::plain::AtomicU64;
+use crate::sync::{Arc, fence, park, stack};
+use crate::{reclaim, ring, snapshot};
+
+/// A full fence, for models that show what a fence is for.
+pub fn full_fence() {
+    fence::full();
+}
+
+/// An entry of a modelled ring: something owned and a number that fills the second word.
+pub struct Item<T>(pub Box<T>, pub usize);
+
+impl<T: Send> RingEntry for Item<T> {
+    fn into_words(self) -> (NonNull<()>, *const ()) {
+        let first = NonNull::from(Box::leak(self.0)).cast();
+        (first, std::ptr::without_provenance(self.1))
+    }
+
+    unsafe fn from_words(first: NonNull<()>, second: *const ()) -> Self {
+        // SAFETY: from the `Box::leak` above, once.
+        Self(unsafe { Box::from_raw(first.cast().as_ptr()) }, second.addr())
+    }
+}
+
+pub struct Budget(Arc<ring::Budget>);
+
+impl Budget {
+    pub fn new(bytes: usize) -> Self {
+        Self(Arc::new(ring::Budget::new(bytes)))
+    }
+    pub fn used(&self) -> usize {
+        self.0.used()
+    }
+}
+
+#[derive(Clone)]
+pub struct Ring<T: Send>(Arc<mpsc::Ring<Item<T>>>);
+pub struct Consumer<T: Send>(mpsc::Consumer<Item<T>>);
+
+/// A ring of `2^slot_bits` entries a segment, `2^segment_bits` segments at most, `base` at least.
+pub fn ring<T: Send>(slot_bits: u32, segment_bits: u32, base: usize, budget: &Budget) -> (Ring<T>, Consumer<T>) {
+    let layout = Layout::new(slot_bits, segment_bits);
+    let (ring, consumer) = mpsc::ring_at(layout, base, Position::default(), Arc::clone(&budget.0));
+    (Ring(ring), Consumer(consumer))
+}
+
+impl<T: Send> Ring<T> {
+    pub fn push(&self, value: T, number: usize) -> bool {
+        self.0.push(Item(Box::new(value), number))
+    }
+    pub fn is_full(&self) -> bool {
+        self.0.is_full()
+    }
+    pub fn tail(&self) -> u64 {
+        self.0.tail().get()
+    }
+    pub fn take_sleep_mark(&self) -> bool {
+        self.0.take_sleep_mark()
+    }
+}
+
+impl<T: Send> Consumer<T> {
+    pub fn pop(&mut self) -> Option<Item<T>> {
+        self.0.pop()
+    }
+    pub fn head(&self) -> u64 {
+        self.0.head().get()
+    }
+    pub fn try_mark_asleep(&mut self) -> bool {
+        self.0.try_mark_asleep()
+    }
+    pub fn cancel_sleep(&mut self) -> bool {
+        self.0.cancel_sleep()
+    }
+}
+
+#[derive(Clone)]
+pub struct Sleeper(park::Sleeper);
+
+impl Sleeper {
+    pub fn current() -> Self {
+        Self(park::Sleeper::current())
+    }
+    pub fn wake(&self) {
+        self.0.wake();
+    }
+}
+
+pub fn sleep() {
+    park::sleep(None);
+}
+
+pub struct Stack<T>(stack::ClosableStack<T>);
+
+impl<T> Stack<T> {
+    pub fn new() -> Self {
+        Self(stack::ClosableStack::new())
+    }
+    /// # Errors
+    /// The value, if the stack is closed.
+    pub fn push(&self, value: T) -> Result<(), T> {
+        self.0.push(value)
+    }
+    pub fn is_marked(&self) -> bool {
+        self.0.is_marked()
+    }
+    pub fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+    pub fn take(&self) -> Vec<T> {
+        self.0.take()
+    }
+    pub fn close(&self) -> Vec<T> {
+        self.0.close()
+    }
+}
+
+pub struct Baton<T>(serial::Baton<T>);
+pub struct Holder<'a, T>(serial::Holder<'a, T>);
+
+impl<T> Baton<T> {
+    pub fn new(state: T) -> Self {
+        Self(serial::Baton::new(state))
+    }
+    pub fn try_take(&self) -> Option<Holder<'_, T>> {
+        self.0.try_take().map(Holder)
+    }
+    pub fn announce(&self) -> Option<Holder<'_, T>> {
+        self.0.announce().map(Holder)
+    }
+}
+
+impl<T> Holder<'_, T> {
+    pub fn with<R>(&mut self, f: impl FnOnce(&mut T) -> R) -> R {
+        self.0.with(f)
+    }
+    #[must_use]
+    pub fn done_one(self) -> Option<Self> {
+        self.0.done_one().map(Holder)
+    }
+}
+
+#[derive(Clone)]
+pub struct Completion(Arc<completion::Completion>);
+
+impl Completion {
+    pub fn new() -> Self {
+        Self(Arc::new(completion::Completion::new()))
+    }
+    pub fn complete(&self) {
+        self.0.complete();
+    }
+    pub fn is_done(&self) -> bool {
+        self.0.is_done()
+    }
+    /// Waits as `join` does: the engine's own loop. Target 0 is nobody's number.
+    pub fn wait(&self) {
+        let plan = WaitPlan::announce(0).expect("nobody's handler runs here");
+        plan.wait(&self.0, None).expect("no deadline");
+    }
+}
+
+pub struct SnapshotCell<T>(snapshot::SnapshotCell<T>);
+
+impl<T> SnapshotCell<T> {
+    pub fn new(value: T) -> Self {
+        Self(snapshot::SnapshotCell::new(Arc::new(value)))
+    }
+    /// Looks at the value of this moment, as a publisher does.
+    pub fn look<R>(&self, f: impl FnOnce(&T) -> R) -> R {
+        f(&self.0.load())
+    }
+    pub fn swap(&self, value: T) -> Arc<T> {
+        self.0.swap(Arc::new(value))
+    }
+}
+
+#[derive(Clone)]
+pub struct Reclaimer(Arc<reclaim::Reclaimer>);
+
+impl Reclaimer {
+    pub fn new() -> Self {
+        Self(reclaim::Reclaimer::new())
+    }
+    pub fn retire(&self, value: impl Send + 'static) {
+        self.0.retire(value);
+    }
+    pub fn tick(&self) {
+        self.0.tick();
+    }
+    pub fn is_pending(&self) -> bool {
+        self.0.is_pending()
+    }
+}
+
+pub struct Pin(#[allow(dead_code)] reclaim::Pin);
+
+pub fn pin() -> Pin {
+    Pin(reclaim::pin())
+}
+
+/// Waits until all that are pinned now have unpinned.
+pub fn synchronize() {
+    assert!(reclaim::synchronize(Instant::now() + Duration::from_secs(1000)), "no deadline in a model");
+}
+
+/// A message type on no bus.
+pub fn message_type<P: Send + Sync + 'static>(name: &str) -> MessageType<P> {
+    MessageType::builder(name).register(Arc::default()).expect("room for a type")
+}
+
+/// As [`message_type`], whose JSON formatter is `format`.
+pub fn formatted_type(name: &str, format: impl Fn(&usize) -> Option<String> + Send + Sync + 'static) -> MessageType<usize> {
+    MessageType::builder(name).to_json(format).register(Arc::default()).expect("room for a type")
+}
+
+/// Makes this thread hand message memory over in batches, as a lane does.
+pub fn gather_on_this_thread() {
+    message::gather_on_this_thread();
+}
+
+/// Hands over what this thread gathered.
+pub fn flush() {
+    message::flush();
+}
+
+type Handle = Box<dyn FnMut(&Message, bool) + Send>;
+
+/// A subscription without a bus: called with each message; true: the final one.
+pub struct Listener {
+    id: u64,
+    handle: Serial<Option<Handle>>,
+    late: AtomicU64,
+}
+
+impl Listener {
+    fn new(token: serial::TokenId, handle: impl FnMut(&Message, bool) + Send + 'static) -> Arc<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let id = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Arc::new(Self { id, handle: Serial::new(token, Some(Box::new(handle))), late: AtomicU64::new(0) })
+    }
+    /// Messages that came after the final one.
+    pub fn late(&self) -> u64 {
+        self.late.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+impl Identified for Listener {
+    fn id(&self) -> u64 {
+        self.id
+    }
+}
+
+impl Member for Listener {
+    fn deliver(self: &Arc<Self>, token: &Token, message: &Message) {
+        match self.handle.enter(token).expect("entered once").as_mut() {
+            Some(handle) => handle(message, false),
+            None => drop(self.late.fetch_add(1, std::sync::atomic::Ordering::Relaxed)),
+        }
+    }
+    fn finish(self: &Arc<Self>, token: &Token, message: &Message) {
+        let mut entered = self.handle.enter(token).expect("entered once");
+        entered.as_mut().expect("finished once")(message, true);
+        let handle = entered.take();
+        drop(entered);
+        drop(handle);
+    }
+}
+
+/// An inline subscription: the queue and its one member.
+#[derive(Clone)]
+pub struct Inline(Arc<(inline::InlineQueue, Arc<Listener>)>);
+
+impl Inline {
+    pub fn new(handle: impl FnMut(&Message, bool) + Send + 'static) -> Self {
+        let queue = inline::InlineQueue::new(Arc::new(ring::Budget::new(1 << 20)));
+        let listener = Listener::new(queue.token_id(), handle);
+        Self(Arc::new((queue, listener)))
+    }
+    pub fn deliver(&self, message: &Message) {
+        self.0.0.deliver(&self.0.1, message);
+    }
+    pub fn finish(&self, message: Message) {
+        self.0.0.finish(&self.0.1, message);
+    }
+    pub fn late(&self) -> u64 {
+        self.0.1.late()
+    }
+}
+
+#[derive(Clone)]
+pub struct Lane(Arc<lane::Lane<Listener>>);
+pub struct LaneEnd(lane::LaneEnd<Listener>);
+
+/// A lane with segments of two entries.
+pub fn lane() -> (Lane, LaneEnd) {
+    let size = lane::RingSize { slot_bits: 1, capacity: 4, most: 8 };
+    let (lane, end) = lane::Lane::new("lane".to_owned(), size, Arc::new(ring::Budget::new(1 << 20)));
+    (Lane(lane), LaneEnd(end))
+}
+
+impl LaneEnd {
+    /// Serves the lane until it is stopped.
+    pub fn run(self, reclaimer: &Reclaimer) {
+        worker::Worker::new(self.0, WaitStrategy::Park, Arc::clone(&reclaimer.0)).run();
+    }
+}
+
+impl Lane {
+    pub fn listener(&self, handle: impl FnMut(&Message, bool) + Send + 'static) -> Arc<Listener> {
+        Listener::new(self.0.token_id(), handle)
+    }
+    /// A list of these members on this lane.
+    pub fn part(&self, members: &[Arc<Listener>]) -> Part {
+        let entries = members.iter().map(|member| Entry { member: Arc::clone(member), filter: None }).collect();
+        Part(part::Part::new(Arc::clone(&self.0), Audience::from_entries(entries)))
+    }
+    /// Queues the member's final message; false if the lane has ended.
+    pub fn finish(&self, member: &Arc<Listener>, message: Message) -> bool {
+        self.0.control(Control::Finish(Arc::clone(member), message)).is_ok()
+    }
+    /// Completes when everything before was served; at once if the lane has ended.
+    pub fn notify(&self, member: &Arc<Listener>, completion: &Completion) {
+        if self.0.control(Control::Notify(member.id(), Arc::clone(&completion.0))).is_err() {
+            completion.complete();
+        }
+    }
+    pub fn stop(&self) -> bool {
+        self.0.control(Control::Stop).is_ok()
+    }
+}
+
+#[derive(Clone)]
+pub struct Part(part::Part<Listener>);
+
+impl Part {
+    pub fn push(&self, message: Message) {
+        self.0.push(message);
+    }
+}
+
+/// A topic's hint, and the changes control makes to it.
+pub struct Hint(subscribers::Hint);
+
+impl Hint {
+    pub fn new() -> Self {
+        Self(subscribers::Hint::default())
+    }
+    /// From now on everything (`all`) or these types are accepted; `swap` happens in between.
+    pub fn change(&self, all: bool, types: &[TypeId], swap: impl FnOnce()) {
+        let mut interest = Interest { all, ..Interest::default() };
+        types.iter().for_each(|&id| interest.types.insert(id));
+        self.0.widen(&interest);
+        swap();
+        self.0.set(&interest);
+    }
+    pub fn covers(&self, id: TypeId) -> bool {
+        self.0.covers(id, Formatters::NONE)
+    }
+}
