@@ -1,4 +1,77 @@
 //! Asterisk's Stasis message bus, rebuilt: lock-free publish/subscribe for telephony cores.
+//!
+//! ```text
+//!  publisher thread                         lane = pinned core + ring + worker
+//!  topic.publish(message)
+//!    │ hint: anybody for this type? no ─► done, two loads
+//!    │ snapshot of the subscribers (arc-swap)  ┌───┬───┬───┬───┐
+//!    ├─ one dispatch per interested lane ─────►│ d │ d │ d │ d │─► worker: walks that lane's
+//!    ├─ own thread: a lane with one subscriber └───┴───┴───┴───┘   subscribers, filters, calls
+//!    └─ inline subscribers: called here
+//! ```
+//!
+//! # What it promises
+//!
+//! - **G1** Messages are immutable and typed; a message keeps its type usable.
+//! - **G2** If one publish returned before another began, every subscription that gets both gets them in
+//!   that order: on one topic, across topics, through forwards.
+//! - **G3** Each accepted message reaches each subscription once, however many forwards lead there.
+//! - **G4** A handler never runs on two threads at once, nor inside itself.
+//! - **G5** After unsubscribing: what was published before, then one final message, then nothing; then the
+//!   handler is dropped, once.
+//! - **G6** Publish waits for no subscriber, takes no lock, allocates nothing beyond the message (and that
+//!   memory is recycled).
+//! - **G7** Nothing deadlocks: joining from the own handler is an error, joins have deadlines, waiting
+//!   inside a handler serves the lane meanwhile.
+//! - **G10** Lifetimes by ownership: dropping a handle unsubscribes or cancels.
+//! - **G11** [`Bus::shutdown`] ends, and names who kept it.
+//! - **G12** A panic in a handler is that handler's alone.
+//! - **G14** [`Topic::wants`] and [`Topic::publish_with`]: nothing is built for nobody.
+//!
+//! Each has tests named after it (`tests/`) and, where threads meet, a loom model (`loom-tests/`).
+//!
+//! # Trade-offs
+//!
+//! - Subscriptions of one lane share its worker: a handler that blocks delays the others of its lane. Give
+//!   such a handler [`Delivery::Dedicated`]. (Taking a lane over from a stuck handler is planned.)
+//! - A message is delivered by lanes at their pace; queues grow within [`BusBuilder::memory_budget`], then
+//!   publishes are refused with the message handed back.
+//! - Filters are tested by the lane. A publish goes to every lane on which one subscription may accept
+//!   its type.
+//! - Filters keep the types they name alive.
+//!
+//! # Where things are
+//!
+//! | folder | holds | uses |
+//! |---|---|---|
+//! | `bus/` | topics, subscriptions, forwards, shutdown: the Stasis semantics | everything below |
+//! | `exec/` | taskprocessors: lanes, workers, inline delivery, waiting | `ring`, `message` |
+//! | `message/` | types, messages, filters, recycled memory | `sync` |
+//! | `ring/` | the queue | `sync` |
+//! | `snapshot`, `reclaim`, `stats`, `clock` | arc-swap, crossbeam-epoch, counters, time stamps | `sync` |
+//! | `sync/` | `std` or loom primitives, fences, parking, the closable stack | |
+//!
+//! # Example
+//!
+//! ```
+//! use stasis_bus::{Bus, MessageType};
+//! use std::time::Duration;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let bus = Bus::builder().name("pbx").build()?;
+//! let dial = MessageType::<String>::new(&bus, "channel_dial")?;
+//! let (channel, all) = (bus.topic("channel:1")?, bus.topic("channel:all")?);
+//! let _forward = channel.forward_to(&all)?;
+//! let feed = all.subscriber().accept(&dial).subscribe(|received| {
+//!     if let Some(number) = received.payload::<String>() {
+//!         println!("dialled {number}");
+//!     }
+//! })?;
+//! channel.publish(dial.message("2001".into()))?;
+//! feed.unsubscribe().wait()?;
+//! bus.shutdown(Duration::from_secs(1))?;
+//! # Ok(()) }
+//! ```
 
 pub mod error;
 

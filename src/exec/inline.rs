@@ -12,6 +12,7 @@
 
 use super::frames::InlineFrame;
 use super::lane::Member;
+use super::quietly;
 use super::serial::{Baton, Holder, TokenId};
 use crate::exec::completion::Completion;
 use crate::message::Message;
@@ -152,7 +153,7 @@ impl InlineQueue {
                     Some(Extra::Notify(completion)) => completion.complete(),
                 }
             }
-            drop(item.message);
+            quietly(|| drop(item.message));
             holder = right.done_one();
         }
     }

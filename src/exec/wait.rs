@@ -84,7 +84,8 @@ impl Idle {
     }
 }
 
-/// How long a worker sleeps at most: a moment while retired lists wait for their grace period.
+/// How long a worker sleeps at most: a moment while retired lists wait for their grace period, else long,
+/// for those that are retired while all lanes sleep.
 pub(super) fn nap(reclaim_pending: bool) -> Option<Duration> {
-    Some(if reclaim_pending { Duration::from_millis(1) } else { Duration::from_millis(100) })
+    Some(if reclaim_pending { Duration::from_millis(1) } else { Duration::from_millis(500) })
 }

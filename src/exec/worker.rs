@@ -125,8 +125,9 @@ pub(crate) struct Worker<M: Member> {
     walks: RefCell<Vec<Rc<Walk<M>>>>,
     /// Open walks.
     depth: Cell<usize>,
-    /// Members whose handlers are waiting further down the stack.
+    /// Members whose handlers are waiting further down the stack, and how many they are.
     waiting: RefCell<Vec<u64>>,
+    helping: Cell<usize>,
     has_deferred: Cell<bool>,
     stop: Cell<bool>,
     wait: WaitStrategy,
@@ -147,6 +148,7 @@ impl<M: Member> Worker<M> {
             walks: RefCell::default(),
             depth: Cell::new(0),
             waiting: RefCell::default(),
+            helping: Cell::new(0),
             has_deferred: Cell::new(false),
             stop: Cell::new(false),
             wait,
@@ -257,7 +259,7 @@ impl<M: Member> Worker<M> {
     #[inline]
     fn give(&self, member: &Arc<M>, message: &Message) {
         let id = member.id();
-        if self.depth.get() > 1 && self.is_waiting(id) {
+        if self.is_waiting(id) {
             self.defer(id, Deferred::Message(Arc::clone(member), message.clone()));
             return;
         }
@@ -337,8 +339,9 @@ impl<M: Member> Worker<M> {
         self.lane.running.store(id, Ordering::Relaxed);
     }
 
+    #[inline]
     fn is_waiting(&self, id: u64) -> bool {
-        self.waiting.borrow().contains(&id)
+        self.helping.get() > 0 && self.waiting.borrow().contains(&id)
     }
 }
 
@@ -355,6 +358,7 @@ impl<M: Member> Helper for Worker<M> {
     fn help(&self) -> bool {
         let id = self.running();
         self.waiting.borrow_mut().push(id);
+        self.helping.set(self.helping.get() + 1);
         self.set_running(0);
         let rest = self.depth.get().checked_sub(1).map(|top| self.walk_at(top)).filter(|walk| !walk.finished.get());
         let helped = match rest {
@@ -368,6 +372,7 @@ impl<M: Member> Helper for Worker<M> {
             }
             None => self.turn(),
         };
+        self.helping.set(self.helping.get() - 1);
         self.waiting.borrow_mut().pop();
         self.set_running(id);
         helped
