@@ -41,6 +41,9 @@ pub enum BuildError {
         /// Bytes needed.
         needed: usize,
     },
+    /// The bus's own message type could not be made.
+    #[error("cannot make the type of subscription changes: {0}")]
+    Type(#[from] TypeError),
     /// The operating system refused a thread.
     #[error("cannot start the thread of a lane: {0}")]
     Thread(#[source] std::io::Error),
@@ -126,6 +129,9 @@ pub enum PublishSyncError {
     /// Called from a handler that the target's handler is waiting for. Not published.
     #[error("publish_sync would wait in a circle of handlers")]
     Circular(Message),
+    /// 128 handlers wait one upon the other on this lane's stack already. Not published.
+    #[error("too many handlers wait one upon the other")]
+    TooDeep(Message),
 }
 
 impl PublishSyncError {
@@ -134,7 +140,7 @@ impl PublishSyncError {
     pub fn into_message(self) -> Message {
         match self {
             Self::Publish(error) => error.into_message(),
-            Self::OwnHandler(message) | Self::Circular(message) => message,
+            Self::OwnHandler(message) | Self::Circular(message) | Self::TooDeep(message) => message,
         }
     }
 }
@@ -145,6 +151,7 @@ impl fmt::Debug for PublishSyncError {
             Self::Publish(error) => error.fmt(f),
             Self::OwnHandler(_) => f.write_str("OwnHandler(..)"),
             Self::Circular(_) => f.write_str("Circular(..)"),
+            Self::TooDeep(_) => f.write_str("TooDeep(..)"),
         }
     }
 }
@@ -159,6 +166,9 @@ pub enum JoinError {
     /// Called from a handler that the subscription's handler is waiting for.
     #[error("join would wait in a circle of handlers")]
     Circular,
+    /// 128 handlers wait one upon the other on this lane's stack already.
+    #[error("too many handlers wait one upon the other")]
+    TooDeep,
     /// The deadline passed first.
     #[error("the deadline passed before the final message was handled")]
     Timeout,

@@ -77,6 +77,7 @@ pub mod error;
 
 mod bus;
 mod clock;
+mod contain;
 mod exec;
 mod message;
 #[cfg(any(loom, fuzzing))]

@@ -18,7 +18,22 @@ use crate::ring::index::{Layout, Position};
 use crate::ring::{Entry as RingEntry, mpsc};
 use crate::sync::plain::AtomicU64;
 use crate::sync::{Arc, fence, park, stack};
-use crate::{reclaim, ring, snapshot};
+use crate::{reclaim, ring, snapshot, sync};
+
+/// Starts a thread of a model: as `loom::thread::spawn`, with the engine's thread-locals destroyed at
+/// its end.
+pub fn spawn<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> loom::thread::JoinHandle<T> {
+    loom::thread::spawn(move || {
+        let value = body();
+        end_thread();
+        value
+    })
+}
+
+/// Destroys the engine's thread-locals of the calling thread, as its end does.
+pub fn end_thread() {
+    sync::end_thread();
+}
 
 /// A full fence, for models that show what a fence is for.
 pub fn full_fence() {
@@ -51,14 +66,20 @@ impl Budget {
     }
 }
 
-#[derive(Clone)]
 pub struct Ring<T: Send>(Arc<mpsc::Ring<Item<T>>>);
+
+impl<T: Send> Clone for Ring<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
 pub struct Consumer<T: Send>(mpsc::Consumer<Item<T>>);
 
 /// A ring of `2^slot_bits` entries a segment, `2^segment_bits` segments at most, `base` at least.
 pub fn ring<T: Send>(slot_bits: u32, segment_bits: u32, base: usize, budget: &Budget) -> (Ring<T>, Consumer<T>) {
     let layout = Layout::new(slot_bits, segment_bits);
-    let (ring, consumer) = mpsc::ring_at(layout, base, Position::default(), Arc::clone(&budget.0));
+    let (ring, consumer) = mpsc::ring_at(layout, base, u64::MAX, Position::default(), Arc::clone(&budget.0));
     (Ring(ring), Consumer(consumer))
 }
 
@@ -170,6 +191,11 @@ impl Completion {
     }
     pub fn is_done(&self) -> bool {
         self.0.is_done()
+    }
+    /// As a task waits: the poll of [`crate::Completion`].
+    pub async fn waiting(&self) {
+        let mut task = None;
+        std::future::poll_fn(|context| self.0.poll(&mut task, context)).await;
     }
     /// Waits as `join` does: the engine's own loop. Target 0 is nobody's number.
     pub fn wait(&self) {
@@ -368,7 +394,7 @@ impl Hint {
     pub fn change(&self, all: bool, types: &[TypeId], swap: impl FnOnce()) {
         let mut interest = Interest { all, ..Interest::default() };
         types.iter().for_each(|&id| interest.types.insert(id));
-        self.0.widen(&interest);
+        self.0.open();
         swap();
         self.0.set(&interest);
     }

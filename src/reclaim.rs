@@ -18,6 +18,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::contain::quietly;
 use crate::sync::stack::ClosableStack;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Ordering, thread};
 
@@ -83,9 +84,10 @@ impl Reclaimer {
         guard.flush();
         drop(guard);
         for batch in self.ready.take() {
-            let done = batch.len();
-            drop(batch);
-            self.pending.fetch_sub(done, Ordering::Relaxed);
+            for value in batch {
+                quietly(|| drop(value));
+                self.pending.fetch_sub(1, Ordering::Relaxed);
+            }
         }
     }
 }

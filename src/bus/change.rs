@@ -1,5 +1,6 @@
 //! Subscription changes: the bus's own message about who comes and goes.
 
+use crate::error::TypeError;
 use crate::message::{Message, MessageType};
 use crate::sync::{Arc, global};
 
@@ -60,6 +61,14 @@ impl SubscriptionChange {
     #[must_use]
     pub fn unique_id(&self) -> String {
         unique_id(&self.topic, self.subscription)
+    }
+
+    /// Makes the type if it is not made yet.
+    pub(super) fn prepare() -> Result<(), TypeError> {
+        // A type made and dropped: there was room, so making ours cannot fail but by a race for the last.
+        MessageType::<()>::builder("probe").register(Arc::default())?;
+        let _ = Self::message_type();
+        Ok(())
     }
 
     pub(super) fn message(topic: &Arc<str>, subscription: u64, kind: ChangeKind) -> Message {

@@ -36,6 +36,10 @@ struct Graph {
     /// Topics with forwards only.
     nodes: HashMap<u64, Node>,
     next_forward: u64,
+    /// Subscriptions taken off the lists that may not be done yet.
+    leaving: Vec<Weak<Subscriber>>,
+    /// Length of `leaving` at which it is looked through.
+    tidy_at: usize,
     closed: bool,
 }
 
@@ -88,6 +92,14 @@ impl Graph {
         node
     }
 
+    fn remember_leaving(&mut self, subscriber: &Arc<Subscriber>) {
+        if self.leaving.len() >= self.tidy_at {
+            self.leaving.retain(|other| other.upgrade().is_some_and(|other| !other.done.is_done()));
+            self.tidy_at = 2 * self.leaving.len() + 64;
+        }
+        self.leaving.push(Arc::downgrade(subscriber));
+    }
+
     fn unlink(&mut self, topic: u64, forward: u64) {
         if let Some(node) = self.nodes.get_mut(&topic) {
             node.out.retain(|&(id, _)| id != forward);
@@ -108,7 +120,7 @@ impl<'a> Change<'a> {
     fn edit(&mut self, topic: &TopicInner, edit: impl FnOnce(&Subscribers) -> Option<Subscribers>) {
         let Some(new) = edit(&topic.list.load()) else { return };
         let interest = new.interest();
-        topic.hint.widen(&interest);
+        topic.hint.open();
         self.old.push(topic.list.swap(Arc::new(new)));
         topic.hint.set(&interest);
     }
@@ -147,8 +159,9 @@ impl ControlPath {
     }
 
     /// Takes a subscription off all lists.
-    pub(crate) fn unsubscribe(&self, topic: &Arc<TopicInner>, subscriber: &Subscriber) {
+    pub(crate) fn unsubscribe(&self, topic: &Arc<TopicInner>, subscriber: &Arc<Subscriber>) {
         let mut change = self.change();
+        change.graph().remember_leaving(subscriber);
         let topics = change.graph().upstream(topic);
         for topic in &topics {
             change.edit(topic, |list| list.without(subscriber));
@@ -212,9 +225,24 @@ impl ControlPath {
         drop(change);
     }
 
-    /// Empties a topic's list.
-    pub(crate) fn clear(&self, topic: &TopicInner) {
-        self.change().edit(topic, |_| Some(Subscribers::none()));
+    /// Takes the subscriptions of a topic off its list, and all others too.
+    pub(crate) fn evict(&self, topic: &TopicInner) -> Vec<Arc<Subscriber>> {
+        let mut change = self.change();
+        let own: Vec<_> = topic.list.load().own(topic.id);
+        for subscriber in &own {
+            change.graph().remember_leaving(subscriber);
+        }
+        change.edit(topic, |_| Some(Subscribers::none()));
+        drop(change);
+        own
+    }
+
+    /// Subscriptions off the lists that are not done.
+    pub(crate) fn leaving(&self) -> Vec<Arc<Subscriber>> {
+        let mut change = self.change();
+        let leaving: Vec<_> = change.graph().leaving.iter().filter_map(Weak::upgrade).collect();
+        drop(change);
+        leaving
     }
 
     /// Refuses subscriptions and forwards from now on.

@@ -4,6 +4,8 @@
 //! dispatch; after every [`GROUP`] it goes on to the next lane, so that a large audience is served by
 //! all cores.
 
+use std::time::{Duration, Instant};
+
 use super::subscriber::{Route, Subscriber};
 use super::topic::TopicInner;
 use crate::error::SubscribeError;
@@ -13,7 +15,7 @@ use crate::exec::worker::{self, WorkerSetup};
 use crate::reclaim::Reclaimer;
 use crate::ring::Budget;
 use crate::sync::plain::{AtomicUsize, Ordering};
-use crate::sync::thread::JoinHandle;
+use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Arc, Mutex, lock, scaled};
 
 /// Which lane.
@@ -61,7 +63,15 @@ impl Homes {
             loads: lanes.iter().map(|_| AtomicUsize::new(0)).collect(),
             lanes: lanes.into(),
             threads: Mutex::default(),
-            setup: WorkerSetup { core: None, wait, reclaimer },
+            // A thread that never sleeps is for lanes that have a core to themselves.
+            setup: WorkerSetup {
+                core: None,
+                wait: match wait {
+                    WaitStrategy::Park => WaitStrategy::Park,
+                    _ => WaitStrategy::Adaptive,
+                },
+                reclaimer,
+            },
             budget,
             most,
         }
@@ -71,8 +81,23 @@ impl Homes {
         lock(&self.threads).push(thread);
     }
 
-    pub(crate) fn take_threads(&self) -> Vec<JoinHandle<()>> {
-        std::mem::take(&mut *lock(&self.threads))
+    /// Joins the threads that end before `deadline`; a worker does not wait for itself.
+    pub(crate) fn join_threads(&self, deadline: Instant) {
+        let own = thread::current().id();
+        let mut threads = std::mem::take(&mut *lock(&self.threads));
+        loop {
+            let (ended, running): (Vec<_>, Vec<_>) = threads.into_iter().partition(JoinHandle::is_finished);
+            for thread in ended {
+                // Its panic, if any, was reported where it happened.
+                let _ = thread.join();
+            }
+            threads = running;
+            if threads.iter().all(|other| other.thread().id() == own) || Instant::now() >= deadline {
+                break;
+            }
+            thread::sleep(Duration::from_micros(50));
+        }
+        lock(&self.threads).extend(threads);
     }
 
     fn least_loaded(&self) -> usize {
@@ -83,6 +108,7 @@ impl Homes {
     /// The lane for a new subscription of `topic`.
     pub(crate) fn choose(&self, home: Home, topic: &TopicInner) -> Result<Arc<Lane<Subscriber>>, SubscribeError> {
         let lanes = self.lanes.len();
+        let before = topic.homed.load(Ordering::Relaxed);
         let lane = match home {
             Home::Lane(lane) if lane < lanes => lane,
             Home::Lane(asked) => return Err(SubscribeError::NoSuchLane { asked, lanes }),
@@ -93,10 +119,12 @@ impl Homes {
                     topic.home.store(self.least_loaded() + 1, Ordering::Relaxed);
                 }
                 let first = topic.home.load(Ordering::Relaxed) - 1;
-                (first + topic.homed.fetch_add(1, Ordering::Relaxed) / GROUP) % lanes
+                (first + before / GROUP) % lanes
             }
         };
         self.loads[lane].fetch_add(1, Ordering::Relaxed);
+        topic.homed.fetch_add(1, Ordering::Relaxed);
+        self.lanes[lane].member_joins();
         Ok(Arc::clone(&self.lanes[lane]))
     }
 
@@ -108,6 +136,7 @@ impl Homes {
             most: self.most.min(DEDICATED_MOST),
         };
         let (lane, end) = Lane::new(format!("own/{topic}"), size, Arc::clone(&self.budget));
+        lane.member_joins();
         let thread = worker::spawn(end, self.setup.clone()).map_err(SubscribeError::Thread)?;
         let mut threads = lock(&self.threads);
         threads.retain(|thread| !thread.is_finished());
@@ -116,11 +145,12 @@ impl Homes {
     }
 
     /// A subscription has left.
-    pub(crate) fn leave(&self, subscriber: &Subscriber) {
+    pub(crate) fn leave(&self, subscriber: &Subscriber, topic: &TopicInner) {
         if let Route::Lane(lane) = &subscriber.route
             && let Some(at) = self.lanes.iter().position(|other| Arc::ptr_eq(other, lane))
         {
             self.loads[at].fetch_sub(1, Ordering::Relaxed);
+            topic.homed.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }

@@ -262,6 +262,10 @@ impl Bus {
                 stats.panics += entry.member.tally.panics.get();
             }
         }
+        for subscriber in core.control.leaving().iter().filter(|subscriber| !subscriber.done.is_done()) {
+            stats.delivered += subscriber.tally.delivered.get();
+            stats.panics += subscriber.tally.panics.get();
+        }
         stats.lanes = core
             .homes
             .lanes
@@ -432,6 +436,7 @@ impl BusBuilder {
             return Err(BuildError::Budget { budget: self.memory_budget, needed });
         }
         clock::start();
+        SubscriptionChange::prepare()?;
         let most = (self.memory_budget / ENTRY_BYTES).clamp(capacity, MOST_ENTRIES);
         let size = RingSize { slot_bits: LANE_SLOT_BITS, capacity, most };
         let budget = Arc::new(Budget::new(self.memory_budget));

@@ -16,13 +16,12 @@ use std::time::{Duration, Instant};
 use super::BusCore;
 use super::change::{ChangeKind, SubscriptionChange, unique_id};
 use super::subscriber::Subscriber;
-use super::subscribers::Subscribers;
 use crate::error::{Culprit, ShutdownError};
 use crate::exec::audience::Identified;
 use crate::exec::frames::WaitPlan;
 use crate::exec::lane::Control;
 use crate::reclaim;
-use crate::sync::{Arc, thread};
+use crate::sync::Arc;
 
 /// What was left when the bus had ended.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -67,44 +66,44 @@ fn culprit(subscriber: &Subscriber) -> Culprit {
     }
 }
 
+/// The instant `limit` from now; a limit beyond what the clock can say is a century.
+fn deadline_after(limit: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(limit).unwrap_or(now + Duration::from_secs(100 * 365 * 24 * 3600))
+}
+
 pub(super) fn shutdown(bus: &Arc<BusCore>, limit: Duration) -> Result<ShutdownReport, ShutdownError> {
-    let deadline = Instant::now() + limit;
+    let deadline = deadline_after(limit);
     bus.close();
     // Without the grace period a straggler's message may come after the final one: it is late then,
-    // not lost. The lanes' memory is counted, so nothing is freed under it.
+    // not lost.
     let _ = reclaim::synchronize(deadline);
 
     let topics = bus.live_topics();
-    let mut leaving = Vec::new();
     for topic in &topics {
         for subscriber in bus.control.evict(topic) {
             if subscriber.leave() {
                 let message = SubscriptionChange::message(&topic.name, subscriber.id(), ChangeKind::Unsubscribe);
                 subscriber.queue_final(message);
             }
-            leaving.push(subscriber);
         }
     }
     drop(topics);
-    let late: Vec<_> = leaving.iter().filter(|subscriber| !wait(subscriber, deadline)).collect();
-    let culprits: Vec<Culprit> = late.into_iter().map(|subscriber| culprit(subscriber)).collect();
+    // Those just taken off the lists, and those that somebody else is taking off.
+    let leaving = bus.control.leaving();
     let ended = leaving.len();
-    drop(leaving);
+    let culprits: Vec<Culprit> = leaving
+        .into_iter()
+        .filter(|subscriber| !wait(subscriber, deadline))
+        .map(|subscriber| culprit(&subscriber))
+        .collect();
 
     for lane in &bus.homes.lanes {
         // Handed back by a lane that has ended already.
         let _ = lane.control(Control::Stop);
     }
-    let threads = bus.homes.take_threads();
-    while threads.iter().any(|thread| !thread.is_finished()) && Instant::now() < deadline && culprits.is_empty() {
-        thread::sleep(Duration::from_micros(50));
-    }
-    for thread in threads {
-        if thread.is_finished() {
-            let _ = thread.join();
-        } else {
-            bus.homes.adopt(thread);
-        }
+    if culprits.is_empty() {
+        bus.homes.join_threads(deadline);
     }
     while bus.reclaimer.is_pending() {
         bus.reclaimer.tick();
@@ -121,20 +120,4 @@ pub(super) fn shutdown(bus: &Arc<BusCore>, limit: Duration) -> Result<ShutdownRe
         .map(|topic| Alive { name: topic.name.to_string(), location: topic.location.to_string() })
         .collect();
     Ok(ShutdownReport { ended, topics, ring_bytes: bus.budget.used(), reclaimed: !bus.reclaimer.is_pending() })
-}
-
-impl Subscribers {
-    /// Those subscribed to this very topic.
-    fn own(&self, topic_id: u64) -> Vec<Arc<Subscriber>> {
-        self.iter().map(|entry| &entry.member).filter(|member| member.topic_id == topic_id).cloned().collect()
-    }
-}
-
-impl super::control::ControlPath {
-    /// Empties a topic's list; returns the topic's own subscriptions.
-    fn evict(&self, topic: &super::topic::TopicInner) -> Vec<Arc<Subscriber>> {
-        let own = topic.list.load().own(topic.id);
-        self.clear(topic);
-        own
-    }
 }

@@ -12,12 +12,12 @@
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 
 use super::topic::TopicInner;
+use crate::contain::{discard, quietly, report_panic};
 use crate::exec::audience::Identified;
 use crate::exec::completion::Completion;
 use crate::exec::inline::InlineQueue;
 use crate::exec::lane::{Control, Lane, Member};
 use crate::exec::serial::{Serial, Token, TokenId};
-use crate::exec::{discard, quietly, report_panic};
 use crate::message::Message;
 use crate::stats::Tally;
 use crate::sync::plain::AtomicU64;
@@ -234,6 +234,17 @@ impl Subscriber {
         }
     }
 
+    /// Takes back a subscription that never began: no message, no final one.
+    pub(crate) fn abandon(&self) {
+        self.leave();
+        if let Some(lane) = self.route.lane() {
+            lane.member_left();
+            // The bus is closed: the lane may have waited for this member only.
+            let _ = lane.control(Control::Stop);
+        }
+        self.done.complete();
+    }
+
     /// Completes when everything published before was handled.
     pub(crate) fn queue_notice(self: &Arc<Self>, any: Message, notice: Arc<Completion>) {
         match &self.route {
@@ -320,6 +331,9 @@ impl Member for Subscriber {
         self.totals.delivered.fetch_add(self.tally.delivered.get(), Ordering::Relaxed);
         self.totals.panics.fetch_add(self.tally.panics.get(), Ordering::Relaxed);
         self.totals.ended.fetch_add(1, Ordering::Relaxed);
+        if let Some(lane) = self.route.lane() {
+            lane.member_left();
+        }
         self.done.complete();
     }
 }

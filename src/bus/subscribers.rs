@@ -14,7 +14,7 @@ use crate::exec::part::Part;
 use crate::message::{Formatters, Interest, Message, TypeId, TypeSet};
 use crate::sync::{Arc, AtomicU64, Ordering};
 
-use super::subscriber::Subscriber;
+use super::subscriber::{Route, Subscriber};
 
 /// One snapshot.
 pub(crate) struct Subscribers {
@@ -35,6 +35,11 @@ impl Subscribers {
     /// All of them.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry<Subscriber>> {
         self.parts.iter().flat_map(|part| part.audience().iter()).chain(self.inline.iter())
+    }
+
+    /// Those subscribed to this very topic.
+    pub(crate) fn own(&self, topic_id: u64) -> Vec<Arc<Subscriber>> {
+        self.iter().map(|entry| &entry.member).filter(|member| member.topic_id == topic_id).cloned().collect()
     }
 
     /// What any of them may accept.
@@ -106,7 +111,9 @@ impl Subscribers {
 
     /// A snapshot without this subscription; `None` if it is not in.
     pub(crate) fn without(&self, subscriber: &Subscriber) -> Option<Self> {
-        let list = self.list_of(subscriber)?.without(subscriber.id())?;
+        // An inline subscription's shell holds a queue.
+        let lean = matches!(subscriber.route, Route::Inline(_));
+        let list = self.list_of(subscriber)?.without(subscriber.id(), lean)?;
         Some(self.replace(subscriber, list))
     }
 
@@ -133,10 +140,13 @@ impl Subscribers {
 
 /// The union of all filters of a topic, in a few words of its own.
 ///
-/// Written under the control lock: widened before a snapshot is swapped in, narrowed after.
+/// Written under the control lock: opened (covers everything) before a snapshot is swapped in, set to
+/// what the snapshot accepts after. Words and flags are separate, so a reader that finds no bit looks at
+/// the flags again: they carry a version, and only an unchanged one makes "no" a true answer.
+/// Model: `loom-tests/tests/hint.rs`.
 #[derive(Debug, Default)]
 pub(crate) struct Hint {
-    /// Bit 0: everything; bit 1: some number beyond the words; from bit 8: formatters.
+    /// Bit 0: everything; bit 1: some number beyond the words; bits 8-15: formatters; above: version.
     flags: AtomicU64,
     words: [AtomicU64; TypeSet::WORDS],
 }
@@ -144,44 +154,43 @@ pub(crate) struct Hint {
 const ALL: u64 = 1;
 const MORE: u64 = 2;
 const FORMATTERS: u32 = 8;
+const VERSION: u32 = 16;
 
 impl Hint {
-    fn flags_of(interest: &Interest) -> u64 {
-        u64::from(interest.all) * ALL
-            | u64::from(interest.types.has_more()) * MORE
-            | u64::from(interest.formatters.bits()) << FORMATTERS
+    /// Covers everything until [`set`](Self::set).
+    pub(crate) fn open(&self) {
+        // Relaxed: the control lock orders writers.
+        let version = (self.flags.load(Ordering::Relaxed) >> VERSION) + 1;
+        self.flags.store(version << VERSION | ALL, Ordering::Release);
     }
 
-    /// Takes in what `interest` covers.
-    pub(crate) fn widen(&self, interest: &Interest) {
-        for (word, bits) in self.words.iter().zip(interest.types.inline_words()) {
-            word.fetch_or(bits, Ordering::Relaxed);
-        }
-        // Release: who sees the flags sees the words.
-        self.flags.fetch_or(Self::flags_of(interest), Ordering::Release);
-    }
-
-    /// Covers what `interest` covers, no more.
+    /// Covers what `interest` covers, no more. After [`open`](Self::open).
     pub(crate) fn set(&self, interest: &Interest) {
         for (word, bits) in self.words.iter().zip(interest.types.inline_words()) {
-            word.store(bits, Ordering::Relaxed);
+            // Release: who reads a word of a later version sees in the flags that there is one.
+            word.store(bits, Ordering::Release);
         }
+        let version = (self.flags.load(Ordering::Relaxed) >> VERSION) + 1;
+        let flags = u64::from(interest.all) * ALL
+            | u64::from(interest.types.has_more()) * MORE
+            | u64::from(interest.formatters.bits()) << FORMATTERS;
         // Release: who no longer sees "everything" sees the words.
-        self.flags.store(Self::flags_of(interest), Ordering::Release);
+        self.flags.store(version << VERSION | flags, Ordering::Release);
     }
 
-    /// Whether anybody may accept such a message. Cost: two loads.
+    /// Whether anybody may accept such a message. Cost: two or three loads of one line.
     #[inline]
     pub(crate) fn covers(&self, id: TypeId, formatters: Formatters) -> bool {
-        // Acquire: meets the Release in `set` and `widen`.
+        // Acquire: meets the Release in `set`.
         let flags = self.flags.load(Ordering::Acquire);
         if flags & (ALL | u64::from(formatters.bits()) << FORMATTERS) != 0 {
             return true;
         }
-        match self.words.get(id.get() as usize / 64) {
-            Some(word) => word.load(Ordering::Relaxed) >> (id.get() % 64) & 1 == 1,
-            None => flags & MORE != 0,
-        }
+        let Some(word) = self.words.get(id.get() as usize / 64) else {
+            return flags & MORE != 0;
+        };
+        // Acquire: meets the Release in `set`, so the second look is at least as new as the word.
+        word.load(Ordering::Acquire) >> (id.get() % 64) & 1 == 1 || self.flags.load(Ordering::Relaxed) != flags
     }
 
     /// As [`covers`](Self::covers).

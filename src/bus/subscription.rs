@@ -187,11 +187,13 @@ impl<'a> SubscriberBuilder<'a> {
         let filter =
             (!self.filter.accepts_all() || self.filter.mode != FilterMode::None).then(|| Arc::new(self.filter));
         let entry = Entry { member: Arc::clone(&subscriber), filter };
-        let subscription = Subscription { subscriber, topic: self.topic.clone() };
         if !bus.control.subscribe(&self.topic.0, &entry) {
-            // The handle's drop ends the dedicated thread and lets go of the handler.
+            bus.homes.leave(&subscriber, &self.topic.0);
+            subscriber.abandon();
             return Err(SubscribeError::Closed);
         }
+        drop(entry);
+        let subscription = Subscription { subscriber, topic: self.topic.clone() };
         self.topic.0.announce(subscription.id());
         Ok(subscription)
     }
@@ -276,12 +278,15 @@ impl Subscription {
     /// Accepts this type too, for publishes that begin afterwards. As in Stasis this alone changes
     /// nothing while the mode is not selective.
     pub fn accept(&self, kind: &impl AsRef<AnyMessageType>) {
-        self.refilter(|filter| filter.accept(kind.as_ref()));
+        // A user's `as_ref` does not run under the control lock.
+        let kind = kind.as_ref();
+        self.refilter(|filter| filter.accept(kind));
     }
 
     /// Does not get this type any more, from publishes that begin afterwards.
     pub fn decline(&self, kind: &impl AsRef<AnyMessageType>) {
-        self.refilter(|filter| filter.decline(kind.as_ref()));
+        let kind = kind.as_ref();
+        self.refilter(|filter| filter.decline(kind));
     }
 
     /// Sets the filter mode for publishes that begin afterwards; without effect once forced.
@@ -402,6 +407,7 @@ impl Completion {
             |error| match error {
                 WaitError::OwnHandler => JoinError::OwnHandler,
                 WaitError::Circular => JoinError::Circular,
+                WaitError::TooDeep => JoinError::TooDeep,
                 WaitError::Timeout => JoinError::Timeout,
             },
         )
@@ -414,25 +420,19 @@ impl Clone for Completion {
     }
 }
 
+impl Drop for Completion {
+    fn drop(&mut self) {
+        if let Some(slot) = &self.task {
+            slot.clear();
+        }
+    }
+}
+
 impl Future for Completion {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        if self.is_done() {
-            return Poll::Ready(());
-        }
-        match &self.task {
-            Some(slot) => slot.set(context.waker()),
-            None => {
-                let slot = Arc::new(TaskSlot::default());
-                slot.set(context.waker());
-                if !self.subscriber.done.wake_task(&slot) {
-                    return Poll::Ready(());
-                }
-                self.task = Some(slot);
-            }
-        }
-        // It may have happened before the waker was in its slot.
-        if self.is_done() { Poll::Ready(()) } else { Poll::Pending }
+        let this = &mut *self;
+        this.subscriber.done.poll(&mut this.task, context)
     }
 }

@@ -48,7 +48,7 @@ pub(crate) struct TopicInner {
     pub(crate) location: &'static Location<'static>,
     /// Lane of the first subscriptions, plus one; zero: none yet.
     pub(crate) home: AtomicUsize,
-    /// Subscriptions given a lane by affinity so far.
+    /// Subscriptions on lanes now.
     pub(crate) homed: AtomicUsize,
 }
 
@@ -174,7 +174,7 @@ impl TopicInner {
             return;
         }
         self.bus.control.unsubscribe(self, subscriber);
-        self.bus.homes.leave(subscriber);
+        self.bus.homes.leave(subscriber, self);
         let message = SubscriptionChange::message(&self.name, subscriber.id(), ChangeKind::Unsubscribe);
         if self.hint.covers_message(&message) {
             let _ = self.publish(message.clone());
@@ -247,6 +247,7 @@ impl Topic {
         let plan = match WaitPlan::announce(subscriber.id()) {
             Ok(plan) => plan,
             Err(WaitError::OwnHandler) => return Err(PublishSyncError::OwnHandler(message)),
+            Err(WaitError::TooDeep) => return Err(PublishSyncError::TooDeep(message)),
             Err(_) => return Err(PublishSyncError::Circular(message)),
         };
         self.publish(message.clone())?;

@@ -24,6 +24,8 @@ use crate::sync::Arc;
 
 /// Cells of a full chunk: the bits of a mask.
 const CHUNK: usize = 64;
+/// Cells of a new chunk, at least.
+const ROOM: usize = 4;
 /// Above this many members the interest after a removal may stay too wide for a while.
 const EXACT: usize = 256;
 
@@ -307,7 +309,8 @@ impl<M: Identified> Audience<M> {
         let filled = last.chunk.filled();
         let newest = last.chunk.0[filled - 1].get()?;
         if newest.member.id() >= entry.member.id() {
-            return None;
+            // Made at the same time as others, and overtaken: a matter of the last chunk.
+            return self.with_late(entry);
         }
         // Neighbours with equal filters share one: a walk then tests it once.
         if newest.filter == entry.filter {
@@ -321,29 +324,54 @@ impl<M: Identified> Audience<M> {
         }
         let mut strands = self.true_strands();
         let live = self.last_live.count_ones() as usize;
-        if live == CHUNK {
-            strands.push(Strand::new(vec![entry], CHUNK));
+        if live > CHUNK / 2 {
+            strands.push(Strand::new(vec![entry], ROOM));
         } else {
             // Small or mostly dead: a new chunk with room for as many again.
             let mut members: Vec<_> = strands.pop()?.entries().cloned().collect();
             members.push(entry);
-            strands.push(Strand::new(members, (2 * live).clamp(4, CHUNK)));
+            strands.push(Strand::new(members, (2 * live).clamp(ROOM, CHUNK)));
         }
         version.set_strands(strands);
         Some(version)
     }
 
-    /// A version without this member; `None` if it is not in.
-    pub(crate) fn without(&self, id: u64) -> Option<Self> {
+    /// For a member that belongs among those of the last chunk.
+    fn with_late(&self, entry: Entry<M>) -> Option<Self> {
+        let mut strands = self.true_strands();
+        let last = strands.pop()?;
+        if self.get(entry.member.id()).is_some() || last.chunk.id_at(0)? >= entry.member.id() || last.live.count_ones() as usize == CHUNK {
+            return None;
+        }
+        let mut members: Vec<_> = last.entries().cloned().collect();
+        let mut version = Self::empty();
+        version.interest = self.interest.clone();
+        version.interest.add(entry.filter.as_deref());
+        version.len = self.len + 1;
+        version.widened = self.widened;
+        members.push(entry);
+        members.sort_by_key(|entry| entry.member.id());
+        strands.push(Strand::new(members, 0));
+        version.set_strands(strands);
+        Some(version)
+    }
+
+    /// A version without this member; `None` if it is not in. `lean`: keeps nothing of it.
+    pub(crate) fn without(&self, id: u64, lean: bool) -> Option<Self> {
         let (at, index) = self.locate(id)?;
         let mut strands = self.true_strands();
         let strand = &mut strands[at];
         strand.live &= !(1 << index);
         let live = strand.live.count_ones() as usize;
+        // A dead cell keeps its entry: a member's shell is small, but a filter keeps types alive.
+        let filter = strand.chunk.0[index].get()?.filter.as_ref();
+        let keeps_filter = filter.is_some_and(|filter| {
+            !strand.entries().any(|other| other.filter.as_ref().is_some_and(|other| Arc::ptr_eq(other, filter)))
+        });
         if live == 0 {
             strands.remove(at);
-        } else if live * 4 < strand.chunk.filled() {
-            let room = if at + 1 == strands.len() { (2 * live).clamp(4, CHUNK) } else { 0 };
+        } else if lean || keeps_filter || live * 4 < strand.chunk.filled() {
+            let room = if at + 1 == strands.len() { (2 * live).clamp(ROOM, CHUNK) } else { 0 };
             let members: Vec<_> = strands[at].entries().cloned().collect();
             strands[at] = Strand::new(members, room);
         }

@@ -7,8 +7,9 @@
 //! Guarantees: no wake-up is lost (a waiter that comes too late finds the stack closed; model:
 //! `loom-tests/tests/completion.rs`); everything done before completing is seen after waiting.
 
-use std::task::Waker;
+use std::task::{Context, Poll, Waker};
 
+use crate::contain::quietly;
 use crate::sync::park::Sleeper;
 use crate::sync::stack::ClosableStack;
 use crate::sync::{Arc, Mutex, lock};
@@ -20,10 +21,16 @@ pub(crate) struct TaskSlot(Mutex<Option<Waker>>);
 impl TaskSlot {
     /// Remembers the waker to use from now on.
     pub(crate) fn set(&self, waker: &Waker) {
-        let mut slot = lock(&self.0);
-        if !slot.as_ref().is_some_and(|old| old.will_wake(waker)) {
-            *slot = Some(waker.clone());
-        }
+        // Cloning and dropping a waker is foreign code: not under the lock.
+        let new = waker.clone();
+        let old = lock(&self.0).replace(new);
+        drop(old);
+    }
+
+    /// Forgets the waker: the task does not wait any more.
+    pub(crate) fn clear(&self) {
+        let old = lock(&self.0).take();
+        drop(old);
     }
 }
 
@@ -63,7 +70,7 @@ impl Completion {
     /// It has happened: wakes all who wait.
     pub(crate) fn complete(&self) {
         for waiter in self.0.close() {
-            waiter.wake();
+            quietly(|| waiter.wake());
         }
     }
 
@@ -73,8 +80,28 @@ impl Completion {
     }
 
     /// Has a task woken when it happens; false if it has happened.
-    pub(crate) fn wake_task(&self, slot: &Arc<TaskSlot>) -> bool {
+    fn wake_task(&self, slot: &Arc<TaskSlot>) -> bool {
         self.0.push(Waiter::Task(Arc::clone(slot))).is_ok()
+    }
+
+    /// A task's look: ready, or its waker is kept in `task` (none at first) and woken when it happens.
+    pub(crate) fn poll(&self, task: &mut Option<Arc<TaskSlot>>, context: &Context<'_>) -> Poll<()> {
+        if self.is_done() {
+            return Poll::Ready(());
+        }
+        match task {
+            Some(slot) => slot.set(context.waker()),
+            None => {
+                let slot = Arc::new(TaskSlot::default());
+                slot.set(context.waker());
+                if !self.wake_task(&slot) {
+                    return Poll::Ready(());
+                }
+                *task = Some(slot);
+            }
+        }
+        // It may have happened before the waker was in its slot.
+        if self.is_done() { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 

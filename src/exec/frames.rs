@@ -18,6 +18,8 @@ use crate::sync::{local, park};
 
 /// A worker as those see it who wait on its thread.
 pub(super) trait Helper {
+    /// How many handlers wait on this stack already.
+    fn depth(&self) -> usize;
     /// Whether one of these frames runs the member.
     fn runs(&self, id: u64) -> bool;
     /// The members in its frames.
@@ -85,8 +87,12 @@ pub(crate) fn is_running_here(id: u64) -> bool {
 pub(crate) enum WaitError {
     OwnHandler,
     Circular,
+    TooDeep,
     Timeout,
 }
+
+/// Handlers that may wait one upon the other on a worker's stack.
+const DEEPEST: usize = 128;
 
 /// Who waits for whom, for waits made inside handlers: member id to the ids waited for.
 static WAITS: Mutex<Option<HashMap<u64, Vec<u64>>>> = Mutex::new(None);
@@ -105,6 +111,9 @@ impl WaitPlan {
         }
         let mut waiters = INLINE.try_with(|frames| frames.borrow().clone()).unwrap_or_default();
         if let Some(worker) = worker() {
+            if worker.depth() >= DEEPEST {
+                return Err(WaitError::TooDeep);
+            }
             worker.running(&mut waiters);
         }
         if !waiters.is_empty() {
@@ -122,17 +131,19 @@ impl WaitPlan {
 
     /// Waits until `completion` is done, serving this thread's lane meanwhile if it is a worker's.
     pub(crate) fn wait(&self, completion: &Completion, timeout: Option<Duration>) -> Result<(), WaitError> {
-        let deadline = timeout.map(|limit| Instant::now() + limit);
+        // A limit beyond what the clock can say is none.
+        let deadline = timeout.and_then(|limit| Instant::now().checked_add(limit));
         let worker = worker();
         let mut registered = false;
         while !completion.is_done() {
-            if worker.as_ref().is_some_and(|worker| worker.help()) {
-                continue;
-            }
+            let helped = worker.as_ref().is_some_and(|worker| worker.help());
             let left = match deadline.map(|at| at.saturating_duration_since(Instant::now())) {
-                Some(Duration::ZERO) => return Err(WaitError::Timeout),
+                Some(Duration::ZERO) if !completion.is_done() => return Err(WaitError::Timeout),
                 left => left,
             };
+            if helped {
+                continue;
+            }
             if !registered {
                 registered = true;
                 // Looks once more after registering: it may have happened in between.

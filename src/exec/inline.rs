@@ -12,11 +12,11 @@
 
 use super::frames::InlineFrame;
 use super::lane::Member;
-use super::quietly;
 use super::serial::{Baton, Holder, TokenId};
 use crate::exec::completion::Completion;
+use crate::contain::quietly;
 use crate::message::Message;
-use crate::ring::{Budget, Consumer, Entry, Ring, ring};
+use crate::ring::{Budget, Consumer, Entry, Position, Ring, ring};
 use crate::sync::backoff::Backoff;
 use crate::sync::{Arc, Mutex, OnceLock, lock, scaled};
 
@@ -94,16 +94,29 @@ impl InlineQueue {
 
     /// Delivers now, or queues for the thread that is in the handler.
     pub(crate) fn deliver<M: Member>(&self, member: &Arc<M>, message: &Message) {
-        match self.baton.try_take() {
-            Some(holder) => {
-                {
-                    let _frame = InlineFrame::enter(member.id());
-                    member.deliver(holder.token(), message);
-                }
-                self.serve_rest(member, holder.done_one());
-            }
-            None => self.queue(member, message.clone(), None),
+        let Some(mut holder) = self.baton.try_take() else {
+            return self.queue(member, message.clone(), None);
+        };
+        if !self.nothing_waits(&mut holder) {
+            // Items are served by number: while a publisher is between queueing and announcing, what
+            // was queued behind its item waits for its turn of the baton, and this message behind both.
+            // Model: `baton.rs`, `a_nested_message_is_not_overtaken`.
+            self.push(message.clone(), None);
+            return self.serve_rest(member, Some(holder));
         }
+        {
+            let _frame = InlineFrame::enter(member.id());
+            member.deliver(holder.token(), message);
+        }
+        self.serve_rest(member, holder.done_one());
+    }
+
+    /// Whether the queue is empty, of items not announced yet too.
+    #[inline]
+    fn nothing_waits(&self, holder: &mut Holder<'_, Option<Consumer<Item>>>) -> bool {
+        let Some(waiting) = self.waiting.get() else { return true };
+        let head = holder.with(|consumer| consumer.as_ref().map_or(Position::default(), Consumer::head));
+        waiting.ring.tail() == head
     }
 
     /// Delivers the final message behind everything queued.
@@ -124,10 +137,14 @@ impl InlineQueue {
     }
 
     fn queue<M: Member>(&self, member: &Arc<M>, message: Message, extra: Option<Extra>) {
-        // The consumer never sleeps, so nobody has to be woken.
-        let _ = self.waiting().ring.push(Item { message, extra: extra.map(Box::new) });
+        self.push(message, extra);
         let holder = self.baton.announce();
         self.serve_rest(member, holder);
+    }
+
+    fn push(&self, message: Message, extra: Option<Extra>) {
+        // The consumer never sleeps, so nobody has to be woken.
+        let _ = self.waiting().ring.push(Item { message, extra: extra.map(Box::new) });
     }
 
     /// Serves one queued item for each turn of the baton.

@@ -17,11 +17,14 @@ use super::audience::Identified;
 use super::completion::Completion;
 use super::part::{Dispatch, Held};
 use super::serial::{Token, TokenId};
+use crossbeam_utils::CachePadded;
+
 use crate::message::Message;
 use crate::ring::{Budget, Consumer, Position, Ring, ring};
 use crate::stats::Tally;
 use crate::sync::{Arc, OnceLock};
 use crate::sync::park::Sleeper;
+use crate::sync::AtomicUsize;
 use crate::sync::plain::{AtomicU64, Ordering};
 use crate::sync::stack::ClosableStack;
 
@@ -72,6 +75,15 @@ pub(crate) struct Lane<M: Member> {
     ring: Arc<Ring<Dispatch<M>>>,
     controls: ClosableStack<(Position, Control<M>)>,
     sleeper: OnceLock<Sleeper>,
+    /// Members that have not had their final message.
+    members: AtomicUsize,
+    /// On lines of its own: written at every delivery, while publishers read the rest.
+    pub(super) busy: CachePadded<Busy>,
+}
+
+/// What the worker writes as it goes.
+#[derive(Debug, Default)]
+pub(super) struct Busy {
     pub(super) tally: LaneTally,
     /// Id of the member whose handler runs, or zero.
     pub(super) running: AtomicU64,
@@ -95,8 +107,8 @@ impl<M: Member> Lane<M> {
             ring,
             controls: ClosableStack::new(),
             sleeper: OnceLock::new(),
-            tally: LaneTally::default(),
-            running: AtomicU64::new(0),
+            members: AtomicUsize::new(0),
+            busy: CachePadded::default(),
         });
         (Arc::clone(&lane), LaneEnd { lane, consumer, token })
     }
@@ -158,9 +170,24 @@ impl<M: Member> Lane<M> {
         self.controls.close()
     }
 
+    /// A member will be served here, until [`member_left`](Self::member_left).
+    pub(crate) fn member_joins(&self) {
+        self.members.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A member has had its final message, or will get none.
+    pub(crate) fn member_left(&self) {
+        self.members.fetch_sub(1, Ordering::Release);
+    }
+
+    /// Members that are still to be served.
+    pub(super) fn members(&self) -> usize {
+        self.members.load(Ordering::Acquire)
+    }
+
     /// Id of the member whose handler runs now, if one does.
     pub(crate) fn running(&self) -> Option<u64> {
-        Some(self.running.load(Ordering::Relaxed)).filter(|&id| id != 0)
+        Some(self.busy.running.load(Ordering::Relaxed)).filter(|&id| id != 0)
     }
 
     /// Dispatches waiting, roughly.
@@ -175,12 +202,12 @@ impl<M: Member> Lane<M> {
 
     /// Dispatches served.
     pub(crate) fn served(&self) -> u64 {
-        self.tally.dispatches.get()
+        self.busy.tally.dispatches.get()
     }
 
     /// Times the worker went to sleep.
     pub(crate) fn sleeps(&self) -> u64 {
-        self.tally.sleeps.get()
+        self.busy.tally.sleeps.get()
     }
 }
 

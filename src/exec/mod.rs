@@ -20,31 +20,3 @@ pub(crate) mod part;
 pub(crate) mod serial;
 pub(crate) mod wait;
 pub(crate) mod worker;
-
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
-/// Runs foreign code (destructors, mostly) whose panic must not take the caller down: it is
-/// reported and goes no further.
-pub(crate) fn quietly(f: impl FnOnce()) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(f)) {
-        report_panic("a destructor", &*panic);
-        discard(panic);
-    }
-}
-
-/// Tells the log about a panic.
-pub(crate) fn report_panic(of: &str, panic: &(dyn std::any::Any + Send)) {
-    let said = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("(no message)");
-    tracing::error!(panic = said, "{of} panicked; the bus goes on");
-}
-
-/// Drops what a panic carried; if that panics too, leaks it.
-pub(crate) fn discard(panic: Box<dyn std::any::Any + Send>) {
-    if let Err(again) = catch_unwind(AssertUnwindSafe(move || drop(panic))) {
-        std::mem::forget(again);
-    }
-}

@@ -133,10 +133,11 @@ impl<T> Baton<T> {
             .then_some(Holder { baton: self })
     }
 
-    /// Announces a thing to do that was queued before. Returns the right if nobody has it.
+    /// Announces a thing to do that is queued right after. Returns the right if nobody has it.
     #[inline]
     pub(crate) fn announce(&self) -> Option<Holder<'_, T>> {
-        // AcqRel: Release publishes what was queued to the holder's `done_one`; Acquire as above.
+        // AcqRel: Acquire as above; Release keeps the chain to the next holder. What is queued is published
+        // by the queue, on which the holder waits for it.
         (self.pending.fetch_add(1, Ordering::AcqRel) == 0).then_some(Holder { baton: self })
     }
 }

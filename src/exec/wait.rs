@@ -57,14 +57,15 @@ impl Idle {
         self.round = 0;
     }
 
-    /// Whether the idle period has just become long enough to tidy up.
+    /// Whether it is time to tidy up: when the idle period has become long enough, and now and then
+    /// again (strategies that never sleep).
     pub(super) fn is_lasting(&self) -> bool {
-        self.round == self.spins / 2 + 1
+        self.round == self.spins / 2 + 1 || self.round % 1024 == 1023
     }
 
     /// Waits a moment, or says it is time to sleep.
     pub(super) fn pause(&mut self) -> Next {
-        self.round = self.round.saturating_add(1);
+        self.round = self.round.wrapping_add(1).max(1);
         match self.strategy {
             WaitStrategy::BusySpin => self.spin(),
             WaitStrategy::Yield if self.round > self.spins => thread::yield_now(),

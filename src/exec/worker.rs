@@ -29,9 +29,9 @@ use super::completion::Completion;
 use super::frames::{Helper, Serving};
 use super::lane::{Control, Lane, LaneEnd, Member};
 use super::part::{Dispatch, Target};
-use super::quietly;
 use super::serial::Token;
 use super::wait::{Idle, Next, WaitStrategy, nap};
+use crate::contain::quietly;
 use crate::message::{self, Message};
 use crate::reclaim::Reclaimer;
 use crate::ring::{Consumer, Position};
@@ -48,7 +48,7 @@ pub(crate) struct WorkerSetup {
 
 /// Starts the worker thread of a lane.
 pub(crate) fn spawn<M: Member>(end: LaneEnd<M>, setup: WorkerSetup) -> std::io::Result<thread::JoinHandle<()>> {
-    let name: String = end.lane.name().chars().take(15).collect();
+    let name: String = end.lane.name().chars().filter(|&c| c != '\0').take(15).collect();
     let body = move || {
         if let Some(core) = setup.core {
             affinity::pin_this_thread(core);
@@ -93,7 +93,7 @@ impl<M: Member> Core<M> {
             return self.controls.pop_front().map(|(_, control)| Work::Control(control));
         }
         let dispatch = self.consumer.pop()?;
-        lane.tally.dispatches.add(1);
+        lane.busy.tally.dispatches.add(1);
         Some(Work::Dispatch(dispatch))
     }
 
@@ -130,6 +130,8 @@ pub(crate) struct Worker<M: Member> {
     helping: Cell<usize>,
     has_deferred: Cell<bool>,
     stop: Cell<bool>,
+    /// The lane takes nothing any more.
+    ended: Cell<bool>,
     wait: WaitStrategy,
     reclaimer: Arc<Reclaimer>,
 }
@@ -151,6 +153,7 @@ impl<M: Member> Worker<M> {
             helping: Cell::new(0),
             has_deferred: Cell::new(false),
             stop: Cell::new(false),
+            ended: Cell::new(false),
             wait,
             reclaimer,
         })
@@ -162,7 +165,8 @@ impl<M: Member> Worker<M> {
         message::gather_on_this_thread();
         let _serving = Serving::begin(Rc::clone(&self) as Rc<dyn Helper>);
         let mut idle = Idle::new(self.wait);
-        while !self.stop.get() {
+        // A stopped lane serves its members to their end, however late that comes.
+        while !(self.stop.get() && self.lane.members() == 0) {
             if self.turn() {
                 idle.reset();
                 continue;
@@ -173,9 +177,12 @@ impl<M: Member> Worker<M> {
             if idle.pause() == Next::Sleep {
                 self.tidy();
                 self.doze(&|| true, nap(self.reclaimer.is_pending()));
-                idle.reset();
             }
         }
+        // What publishers that were in the middle have pushed: there is nobody left to take it.
+        while self.turn() {}
+        // From here on a list may be freed at once by whoever lets it go: no dispatch is looked at.
+        self.ended.set(true);
         let mut rest = std::mem::take(&mut self.core.borrow_mut().controls);
         rest.extend(self.lane.close());
         for (_, control) in rest {
@@ -331,12 +338,12 @@ impl<M: Member> Worker<M> {
 
     #[inline]
     fn running(&self) -> u64 {
-        self.lane.running.load(Ordering::Relaxed)
+        self.lane.busy.running.load(Ordering::Relaxed)
     }
 
     #[inline]
     fn set_running(&self, id: u64) {
-        self.lane.running.store(id, Ordering::Relaxed);
+        self.lane.busy.running.store(id, Ordering::Relaxed);
     }
 
     #[inline]
@@ -346,6 +353,10 @@ impl<M: Member> Worker<M> {
 }
 
 impl<M: Member> Helper for Worker<M> {
+    fn depth(&self) -> usize {
+        self.helping.get()
+    }
+
     fn runs(&self, id: u64) -> bool {
         self.running() == id || self.is_waiting(id)
     }
@@ -356,6 +367,9 @@ impl<M: Member> Helper for Worker<M> {
     }
 
     fn help(&self) -> bool {
+        if self.ended.get() {
+            return false;
+        }
         let id = self.running();
         self.waiting.borrow_mut().push(id);
         self.helping.set(self.helping.get() + 1);
@@ -385,7 +399,7 @@ impl<M: Member> Helper for Worker<M> {
             return;
         }
         if !self.lane.has_controls() && still_waiting() {
-            self.lane.tally.sleeps.add(1);
+            self.lane.busy.tally.sleeps.add(1);
             park::sleep(timeout);
         }
         self.core.borrow_mut().consumer.cancel_sleep();

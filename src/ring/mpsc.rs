@@ -10,7 +10,7 @@ use super::index::{Layout, Position};
 use super::segments::{Reader, Segments};
 use super::slot::Entry;
 use crate::stats::Tally;
-use crate::sync::{Arc, AtomicBool, Ordering, fence};
+use crate::sync::{Arc, AtomicBool, Ordering, fence, scaled};
 
 /// The producers' half.
 pub(crate) struct Ring<E: Entry> {
@@ -38,7 +38,8 @@ const DEPTH_SAMPLE: u64 = 32;
 
 /// A ring with room for at least `capacity` entries that grows within `budget`.
 ///
-/// `slot_bits`: 2^n entries a segment. `most`: entries it may ever hold.
+/// `slot_bits`: 2^n entries a segment. `most`: entries beyond which it is full. What was asked for before
+/// it was full still finds room: up to 65,536 entries, whatever `most`.
 pub(crate) fn ring<E: Entry>(
     slot_bits: u32,
     capacity: usize,
@@ -47,19 +48,20 @@ pub(crate) fn ring<E: Entry>(
 ) -> (Arc<Ring<E>>, Consumer<E>) {
     let slots = 1usize << slot_bits;
     let base = capacity.div_ceil(slots).max(2);
-    let segments = most.div_ceil(slots).max(base + 2).next_power_of_two();
+    let segments = most.max(scaled(1 << 16, 1)).div_ceil(slots).max(base + 2).next_power_of_two();
     let layout = Layout::new(slot_bits, segments.trailing_zeros());
-    ring_at(layout, base, Position::default(), budget)
+    ring_at(layout, base, most as u64, Position::default(), budget)
 }
 
-/// As [`ring`], with a given first position.
+/// As [`ring`], with a given layout and first position.
 pub(crate) fn ring_at<E: Entry>(
     layout: Layout,
     base: usize,
+    most: u64,
     first: Position,
     budget: Arc<Budget>,
 ) -> (Arc<Ring<E>>, Consumer<E>) {
-    let (segments, reader) = Segments::new(layout, base, first, budget);
+    let (segments, reader) = Segments::new(layout, base, most, first, budget);
     let gauges = Gauges::default();
     gauges.taken.add(first.get());
     let ring =

@@ -61,6 +61,8 @@ pub(crate) struct Segments<E: Entry> {
     /// Null, or a segment this directory owns.
     cells: Box<[AtomicPtr<Segment<E>>]>,
     layout: Layout,
+    /// Entries beyond which it does not grow but for what is claimed already.
+    most: u64,
     budget: Arc<Budget>,
 }
 
@@ -79,8 +81,14 @@ unsafe impl<E: Entry> Send for Reader<E> {}
 
 impl<E: Entry> Segments<E> {
     /// A ring whose first position is `first` (tests start near the end of the number range), with
-    /// `base` segments that are always there.
-    pub(crate) fn new(layout: Layout, base: usize, first: Position, budget: Arc<Budget>) -> (Arc<Self>, Reader<E>) {
+    /// `base` segments that are always there, and no more than `most` entries' worth by growing.
+    pub(crate) fn new(
+        layout: Layout,
+        base: usize,
+        most: u64,
+        first: Position,
+        budget: Arc<Budget>,
+    ) -> (Arc<Self>, Reader<E>) {
         assert!(base >= 2 && base + 2 <= layout.segments(), "two segments at least, two places free");
         assert!(layout.starts_segment(first), "a ring starts at a segment");
         let cells = (0..layout.segments()).map(|_| AtomicPtr::new(ptr::null_mut())).collect();
@@ -90,6 +98,7 @@ impl<E: Entry> Segments<E> {
             floor: CachePadded::new(AtomicU64::new(first.get())),
             cells,
             layout,
+            most,
             budget,
         });
         for _ in 0..base {
@@ -159,7 +168,8 @@ impl<E: Entry> Segments<E> {
     /// A segment more, within the budget. False if there is none to be had.
     pub(crate) fn grow(&self) -> bool {
         let bytes = self.segment_bytes();
-        if !self.budget.try_take(bytes) {
+        let floor = Position::from_raw(self.floor.load(Ordering::Relaxed));
+        if self.limit().since(floor) + self.layout.segment_len() > self.most || !self.budget.try_take(bytes) {
             return false;
         }
         match self.install(Segment::new(self.layout.slots())) {

@@ -1,6 +1,10 @@
 //! The loom half of [`super`]: loom's primitives, and stand-ins for what loom does not have.
 #![allow(unsafe_code)]
 
+use std::any::Any;
+use std::cell::RefCell;
+use std::rc::Rc;
+
 pub(crate) use loom::cell::UnsafeCell;
 pub(crate) use loom::hint::spin_loop;
 pub(crate) use loom::sync::atomic::{
@@ -56,6 +60,7 @@ pub(crate) mod thread {
             let mark = Arc::clone(&finished);
             let thread = self.0.spawn(move || {
                 let value = body();
+                super::end_thread();
                 mark.store(true, Ordering::Release);
                 value
             })?;
@@ -134,9 +139,58 @@ macro_rules! global {
     };
 }
 
+/// `std::thread::LocalKey` for loom's threads, with an order of destruction: latest first. (Loom's own
+/// thread-locals go in the order of a hash map, another in each execution.)
+pub(crate) struct LocalKey<T: 'static>(pub(crate) fn() -> T);
+
+/// The thread is ending and the value gone.
+#[derive(Debug)]
+pub(crate) struct AccessError;
+
+#[derive(Default)]
+struct Locals {
+    /// By address of the key; `None`: gone.
+    values: RefCell<Vec<(usize, Option<Rc<dyn Any>>)>>,
+}
+
+loom::thread_local! {
+    static LOCALS: Locals = Locals::default();
+}
+
+impl<T: 'static> LocalKey<T> {
+    pub(crate) fn with<R>(&'static self, f: impl FnOnce(&T) -> R) -> R {
+        self.try_with(f).expect("the thread-local is alive")
+    }
+
+    pub(crate) fn try_with<R>(&'static self, f: impl FnOnce(&T) -> R) -> Result<R, AccessError> {
+        let key = std::ptr::from_ref(self).addr();
+        let known = LOCALS.try_with(|locals| {
+            locals.values.borrow().iter().find(|(other, _)| *other == key).map(|(_, value)| value.clone())
+        });
+        let value = match known {
+            Err(_) | Ok(Some(None)) => return Err(AccessError),
+            Ok(Some(Some(value))) => value,
+            Ok(None) => {
+                let value: Rc<dyn Any> = Rc::new((self.0)());
+                LOCALS.with(|locals| locals.values.borrow_mut().push((key, Some(Rc::clone(&value)))));
+                value
+            }
+        };
+        Ok(f(value.downcast_ref().expect("the key's type")))
+    }
+}
+
+/// Destroys the calling thread's locals. Every thread of a model ends with it, the first one too.
+pub(crate) fn end_thread() {
+    let last = |locals: &Locals| locals.values.borrow_mut().iter_mut().rev().find_map(|(_, value)| value.take());
+    while let Some(value) = LOCALS.with(last) {
+        drop(value);
+    }
+}
+
 macro_rules! local {
     ($(static $name:ident: $kind:ty = $init:expr;)*) => {
-        $(loom::thread_local! { static $name: $kind = $init; })*
+        $(static $name: $crate::sync::LocalKey<$kind> = $crate::sync::LocalKey(|| $init);)*
     };
 }
 

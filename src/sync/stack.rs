@@ -48,8 +48,9 @@ impl<T> ClosableStack<T> {
     /// Puts a value in, or hands it back if the stack is closed.
     pub(crate) fn push(&self, value: T) -> Result<(), T> {
         let node = Box::into_raw(Box::new(Node { value, next: ptr::null_mut() }));
-        // Relaxed: only compared and linked; nothing behind it is read.
-        let mut head = self.head.load(Ordering::Relaxed);
+        // Acquire (and on failure below): who is handed the value back sees what the closer did before.
+        // Of other heads nothing is read. Model: `stack.rs`, `a_push_against_a_close_is_not_lost`.
+        let mut head = self.head.load(Ordering::Acquire);
         loop {
             if head == Self::closed() {
                 // SAFETY: `node` came from `Box::into_raw` above and was not published.
@@ -61,7 +62,7 @@ impl<T> ClosableStack<T> {
             // Release: publishes the node to the Acquire swap in `take`/`close`; as a
             // read-modify-write it also passes on earlier pushes' release. Acquire on success is for
             // callers that pair a push with another word (lane sleep handshake).
-            match self.head.compare_exchange_weak(head, node, Ordering::AcqRel, Ordering::Relaxed) {
+            match self.head.compare_exchange_weak(head, node, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return Ok(()),
                 Err(current) => head = current,
             }
