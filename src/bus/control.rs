@@ -240,8 +240,9 @@ impl ControlPath {
     /// Subscriptions off the lists that are not done.
     pub(crate) fn leaving(&self) -> Vec<Arc<Subscriber>> {
         let mut change = self.change();
-        let leaving: Vec<_> = change.graph().leaving.iter().filter_map(Weak::upgrade).collect();
+        let mut leaving: Vec<_> = change.graph().leaving.iter().filter_map(Weak::upgrade).collect();
         drop(change);
+        leaving.retain(|subscriber| !subscriber.done.is_done());
         leaving
     }
 

@@ -262,7 +262,7 @@ impl Bus {
                 stats.panics += entry.member.tally.panics.get();
             }
         }
-        for subscriber in core.control.leaving().iter().filter(|subscriber| !subscriber.done.is_done()) {
+        for subscriber in core.control.leaving() {
             stats.delivered += subscriber.tally.delivered.get();
             stats.panics += subscriber.tally.panics.get();
         }

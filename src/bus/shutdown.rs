@@ -27,7 +27,7 @@ use crate::sync::Arc;
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ShutdownReport {
-    /// Subscriptions that got their final message in this shutdown.
+    /// Subscriptions that ended in this shutdown, those that were leaving already included.
     pub ended: usize,
     /// Topics that somebody still holds, with where they were made.
     pub topics: Vec<Alive>,
@@ -79,20 +79,22 @@ pub(super) fn shutdown(bus: &Arc<BusCore>, limit: Duration) -> Result<ShutdownRe
     // not lost.
     let _ = reclaim::synchronize(deadline);
 
+    let mut ended = bus.control.leaving().len();
     let topics = bus.live_topics();
     for topic in &topics {
         for subscriber in bus.control.evict(topic) {
             if subscriber.leave() {
                 let message = SubscriptionChange::message(&topic.name, subscriber.id(), ChangeKind::Unsubscribe);
                 subscriber.queue_final(message);
+                ended += 1;
             }
         }
     }
     drop(topics);
     // Those just taken off the lists, and those that somebody else is taking off.
-    let leaving = bus.control.leaving();
-    let ended = leaving.len();
-    let culprits: Vec<Culprit> = leaving
+    let culprits: Vec<Culprit> = bus
+        .control
+        .leaving()
         .into_iter()
         .filter(|subscriber| !wait(subscriber, deadline))
         .map(|subscriber| culprit(&subscriber))

@@ -23,6 +23,8 @@ mod run;
 mod schedule;
 mod stage;
 mod stats;
+#[cfg(test)]
+mod testing;
 mod threads;
 mod trace;
 mod verdict;

@@ -1,1 +1,136 @@
+//! Which line becomes whose operation, and what it waits for.
 
+use super::super::testing::{TINY, plan, text, tiny_with};
+use super::*;
+
+fn actions(plan: &Plan, owner: impl Fn(&Owner) -> bool) -> Vec<Action> {
+    let mut found = plan.contexts.iter().filter(|context| owner(&context.owner));
+    let operations = &found.next().unwrap().operations;
+    assert!(found.next().is_none(), "more than one context");
+    operations.iter().map(|&id| plan.operations[id as usize].action).collect()
+}
+
+#[test]
+fn each_operation_belongs_to_the_innermost_callback() {
+    let plan = plan(TINY);
+    let of_writer = actions(&plan, |owner| *owner == Owner::Thread(3));
+    assert_eq!(of_writer, [Action::Publish { publish: 2 }, Action::Publish { publish: 5 }]);
+
+    let nested = actions(&plan, |owner| matches!(owner, Owner::Callback { sub: 2, during: Some(_) }));
+    assert_eq!(nested, [Action::Publish { publish: 3 }]);
+    assert_eq!(plan.publishes[3].message, 4);
+
+    let queued = actions(&plan, |owner| matches!(owner, Owner::Callback { sub: 1, during: None }));
+    let expected = [
+        Action::CreateTopic { topic: 3 },
+        Action::Forward { forward: 2 },
+        Action::Publish { publish: 4 },
+        Action::Cancel { forward: 2 },
+        Action::DropTopic { topic: 3 },
+    ];
+    assert_eq!(queued, expected);
+    assert!(!plan.contexts.iter().any(|context| context.owner == Owner::Thread(2)));
+}
+
+#[test]
+fn operations_inside_a_direct_handler_have_the_publish_as_root() {
+    let plan = plan(TINY);
+    let outer = plan.publishes[2].operation;
+    let inner = plan.publishes[3].operation;
+    assert_eq!(plan.operations[inner as usize].root, outer);
+    assert_eq!(plan.operations[outer as usize].root, outer);
+}
+
+#[test]
+fn changes_belong_to_subscribe_and_unsubscribe() {
+    let plan = plan(TINY);
+    let origins: Vec<Origin> = plan.publishes.iter().map(|publish| publish.origin).collect();
+    use Origin::*;
+    let expected = [Subscribed(1), Subscribed(2), Recorded, Recorded, Recorded, Recorded, Unsubscribed(2), Unsubscribed(1)];
+    assert_eq!(origins, expected);
+    let unsubscribe = plan.publishes[6].operation as usize;
+    assert_eq!(plan.operations[unsubscribe].action, Action::Unsubscribe { sub: 2 });
+}
+
+#[test]
+fn deliveries_and_final_messages_are_kept() {
+    let plan = plan(TINY);
+    let receivers = |id: usize| plan.publishes[id].recorded.iter().map(|delivery| delivery.sub).collect::<Vec<u32>>();
+    assert_eq!(receivers(2), [1, 2]);
+    assert_eq!(receivers(3), [1]);
+    assert_eq!(receivers(6), [1]);
+    assert!(plan.publishes[2].has_callbacks && !plan.publishes[4].has_callbacks);
+    assert!(plan.finals[1].is_some() && plan.finals[2].is_some());
+    assert_eq!(plan.recorded_deliveries(), 13);
+    assert_eq!(plan.expected, [0, 8, 5]);
+    assert_eq!(plan.mailbox_wait.len(), 8);
+}
+
+#[test]
+fn a_handler_is_busy_without_what_it_publishes() {
+    let plan = plan(TINY);
+    // b at +0, m p q pe (30 ns from p to pe) and e at +50: the publish is not the handler's own time.
+    let direct = plan.publishes[2].recorded.iter().find(|delivery| delivery.sub == 2).unwrap();
+    assert_eq!(direct.busy, 50 - 20);
+}
+
+#[test]
+fn what_ends_waits_for_its_users() {
+    let plan = plan(TINY);
+    let needs = |action: Action| {
+        let operation = plan.operations.iter().find(|operation| operation.action == action).unwrap();
+        operation.needs.clone()
+    };
+    // Topic 1: two subscribe/unsubscribe of subscription 2, forwards 1 and 2 made and cancelled, publishes 3 and 6.
+    assert_eq!(needs(Action::DropTopic { topic: 1 }), [(Counter::TopicMade(1), 1), (Counter::TopicUsed(1), 8)]);
+    assert_eq!(needs(Action::Join { sub: 1 }), [(Counter::SubscriptionEnded(1), 1)]);
+    assert!(needs(Action::Publish { publish: 5 }).contains(&(Counter::SubscriptionMade(1), 1)));
+    assert!(needs(Action::Publish { publish: 5 }).contains(&(Counter::TopicLinked(1), 1)));
+    // The writer starts when the main thread has made what it made before.
+    assert!(needs(Action::Publish { publish: 2 }).contains(&(Counter::Main, 9)));
+}
+
+#[test]
+fn unsubscribing_outside_a_callback_waits_for_everything() {
+    let plan = plan(TINY);
+    for operation in &plan.operations {
+        assert_eq!(operation.after_all, matches!(operation.action, Action::Unsubscribe { .. }));
+    }
+}
+
+#[test]
+fn a_name_is_taken_again_only_when_free() {
+    let plan = plan(&text(&[
+        "1 \"o\":\"tn\",\"T\":1,\"n\":\"a\"",
+        "1 \"o\":\"tf\",\"T\":1",
+        "2 \"o\":\"tn\",\"T\":2,\"n\":\"a\"",
+    ]));
+    let second = plan.operations.iter().find(|operation| operation.action == Action::CreateTopic { topic: 2 });
+    assert!(second.unwrap().needs.contains(&(Counter::TopicGone(1), 1)));
+}
+
+#[test]
+fn an_open_trace_is_closed() {
+    let plan = plan(&tiny_with("\"o\":\"tf\",\"T\":2", |_| String::new()));
+    let last = plan.operations.last().unwrap();
+    assert_eq!((last.action, last.after_all), (Action::DropTopic { topic: 2 }, true));
+    assert_eq!(plan.asides.closing, 1);
+}
+
+#[test]
+fn counters_do_not_share_places() {
+    let plan = plan(TINY);
+    let space = CounterSpace::of(&plan.trace);
+    let mut seen = std::collections::HashSet::new();
+    use Counter::*;
+    for id in 1..=2 {
+        for counter in [
+            TopicMade(id), TopicUsed(id), TopicGone(id), TopicLinked(id), TypeMade(id), TypeUsed(id),
+            SubscriptionMade(id), SubscriptionUsed(id), SubscriptionEnded(id), ForwardMade(id),
+        ] {
+            assert!(space.index(counter) < space.len());
+            assert!(seen.insert(space.index(counter)), "{counter:?}");
+        }
+    }
+    assert!(seen.insert(space.index(Main)));
+}

@@ -299,7 +299,7 @@ impl Report {
         } else {
             writeln!(
                 f,
-                "\norder       {} callbacks continued outside their handler, {} whose message was not delivered in this order",
+                "\norder       {} callbacks continued by a publisher, {} made by one because their message did not come (in time)",
                 grouped(self.aside.continued),
                 grouped(self.aside.orphaned)
             )?;

@@ -284,3 +284,7 @@ impl Scheduler<'_> {
     /// No publish of a recording lasts over more operations than this; bounds the counting.
     const REACH: OperationId = 4096;
 }
+
+#[cfg(test)]
+#[path = "schedule_tests.rs"]
+mod tests;

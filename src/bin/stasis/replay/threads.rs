@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 /// How far a stream may be ahead of the oldest operation that is not done.
 const AHEAD: usize = 512;
 /// Quiet for this long with nothing to do: callbacks that have not come will not come.
-const QUIET: Duration = Duration::from_millis(100);
+const QUIET: Duration = Duration::from_millis(250);
 /// Quiet for this long: what is parked will stay parked.
 const STALL: Duration = Duration::from_secs(10);
 
