@@ -22,7 +22,8 @@
 //! slots push into a full ring at once). Models: `loom-tests/tests/ring.rs`.
 #![allow(unsafe_code)]
 
-use std::ptr::{self, NonNull};
+use std::marker::PhantomData;
+use std::ptr;
 
 use crossbeam_utils::CachePadded;
 
@@ -44,10 +45,11 @@ impl Claim {
 }
 
 /// What installing a segment came to.
-enum Install<E: Entry> {
+#[derive(PartialEq, Eq)]
+enum Install {
     Done,
-    /// The directory is full: the segment is handed back.
-    NoPlace(Box<Segment<E>>),
+    /// The directory is full: the segment is still the caller's.
+    NoPlace,
 }
 
 /// The shared half.
@@ -59,11 +61,13 @@ pub(crate) struct Segments<E: Entry> {
     /// Positions below it are read and their segments out of the directory. Written once per segment.
     floor: CachePadded<AtomicU64>,
     /// Null, or a segment this directory owns.
-    cells: Box<[AtomicPtr<Segment<E>>]>,
+    cells: Box<[AtomicPtr<()>]>,
     layout: Layout,
     /// Entries beyond which it does not grow but for what is claimed already.
     most: u64,
     budget: Arc<Budget>,
+    /// Entries are moved through, never shared (`Entry` is `Send`).
+    _entries: PhantomData<fn() -> E>,
 }
 
 /// The reading half.
@@ -71,12 +75,12 @@ pub(crate) struct Reader<E: Entry> {
     segments: Arc<Segments<E>>,
     head: Position,
     /// The segment of `head`.
-    current: NonNull<Segment<E>>,
+    current: Segment<E>,
     /// Segments kept when the ring is idle.
     base: u64,
 }
 
-// SAFETY: a reader is the single consumer wherever it is; `current` points into `segments`.
+// SAFETY: a reader is the single consumer wherever it is; `current` is a segment of `segments`.
 unsafe impl<E: Entry> Send for Reader<E> {}
 
 impl<E: Entry> Segments<E> {
@@ -100,11 +104,12 @@ impl<E: Entry> Segments<E> {
             layout,
             most,
             budget,
+            _entries: PhantomData,
         });
         for _ in 0..base {
             segments.budget.force(segments.segment_bytes());
-            let placed = segments.install(Segment::new(layout.slots()));
-            debug_assert!(matches!(placed, Install::Done));
+            let placed = segments.install(Segment::allocate(layout.slots()));
+            debug_assert!(placed == Install::Done);
         }
         let current = segments.named(first);
         let reader = Reader { segments: Arc::clone(&segments), head: first, current, base: base as u64 };
@@ -150,19 +155,17 @@ impl<E: Entry> Segments<E> {
             self.grow_to(position);
         }
         let segment = self.named(position);
-        // SAFETY: invariant "granted": below `limit` and not yet read (only we fill it), so the
-        // directory's segment for it lives and cannot be cleared before our slot is taken.
-        let segment = unsafe { segment.as_ref() };
-        // SAFETY: invariant "claim".
+        // SAFETY: invariants "granted" (below `limit` and not yet read, as only we fill it: the
+        // directory's segment for it lives and is not cleared before our slot was taken) and "claim".
         unsafe { segment.put(self.layout.slot_of(position), entry) };
     }
 
     /// The directory's segment for a granted position.
     #[inline]
-    fn named(&self, position: Position) -> NonNull<Segment<E>> {
+    fn named(&self, position: Position) -> Segment<E> {
         // Acquire: with the Acquire on `limit` (callers) the cleared slots are visible.
         let segment = self.cells[self.layout.segment_of(position)].load(Ordering::Acquire);
-        NonNull::new(segment).expect("a granted position has a segment")
+        Segment::from_raw(segment).expect("a granted position has a segment")
     }
 
     /// A segment more, within the budget. False if there is none to be had.
@@ -172,14 +175,18 @@ impl<E: Entry> Segments<E> {
         if self.limit().since(floor) + self.layout.segment_len() > self.most || !self.budget.try_take(bytes) {
             return false;
         }
-        match self.install(Segment::new(self.layout.slots())) {
-            Install::Done => true,
-            Install::NoPlace(segment) => {
-                drop(segment);
-                self.budget.give(bytes);
-                false
-            }
+        self.install_or_free(Segment::allocate(self.layout.slots())) == Install::Done
+    }
+
+    /// As [`install`](Self::install); a segment without a place goes back to the budget.
+    fn install_or_free(&self, segment: Segment<E>) -> Install {
+        let placed = self.install(segment);
+        if placed == Install::NoPlace {
+            // SAFETY: allocated with this many slots; `install` did not publish it, or handed it back.
+            unsafe { segment.free(self.layout.slots()) };
+            self.budget.give(self.segment_bytes());
         }
+        placed
     }
 
     /// Segments until `position` is granted, whatever the budget says.
@@ -188,31 +195,27 @@ impl<E: Entry> Segments<E> {
         let mut backoff = Backoff::new();
         while position >= self.limit() {
             self.budget.force(self.segment_bytes());
-            if let Install::NoPlace(segment) = self.install(Segment::new(self.layout.slots())) {
-                drop(segment);
-                self.budget.give(self.segment_bytes());
+            if self.install_or_free(Segment::allocate(self.layout.slots())) == Install::NoPlace {
                 backoff.snooze();
             }
         }
     }
 
     /// Puts a cleared segment where the next positions will be.
-    fn install(&self, segment: Box<Segment<E>>) -> Install<E> {
+    fn install(&self, segment: Segment<E>) -> Install {
         let length = self.layout.segment_len();
-        let fresh = Box::into_raw(segment);
         loop {
             let limit = self.limit();
             // Acquire: meets the Release in `Reader::leave_segment`; the cells of positions below
             // are empty. A stale (smaller) floor only makes us refuse.
             let floor = Position::from_raw(self.floor.load(Ordering::Acquire));
             if limit.since(floor) + length > length * (self.layout.segments() as u64 - 1) {
-                // SAFETY: from `Box::into_raw` above, not published.
-                return Install::NoPlace(unsafe { Box::from_raw(fresh) });
+                return Install::NoPlace;
             }
             let cell = &self.cells[self.layout.segment_of(limit)];
             // Release: publishes the cleared slots to `named`. A thread that read `limit` long ago
             // may put its segment in early, at a later lap's turn; that is a segment granted early.
-            let placed = cell.compare_exchange(ptr::null_mut(), fresh, Ordering::AcqRel, Ordering::Acquire);
+            let placed = cell.compare_exchange(ptr::null_mut(), segment.into_raw(), Ordering::AcqRel, Ordering::Acquire);
             self.advance(limit);
             if placed.is_ok() {
                 return Install::Done;
@@ -261,10 +264,9 @@ impl<E: Entry> Reader<E> {
     /// The next entry, if its producer has written it. True in the pair if it ended a segment.
     #[inline]
     pub(crate) fn take(&mut self) -> Option<(E, bool)> {
-        // SAFETY: `current` is the segment of `head`, which the directory owns until we leave it.
-        let segment = unsafe { self.current.as_ref() };
-        // SAFETY: invariant "one reader"; `head` moves on below as soon as the slot gave.
-        let entry = unsafe { segment.take(self.segments.layout.slot_of(self.head)) }?;
+        // SAFETY: `current` is the segment of `head`, which the directory owns until we leave it; invariant
+        // "one reader"; `head` moves on below as soon as the slot gave.
+        let entry = unsafe { self.current.take(self.segments.layout.slot_of(self.head)) }?;
         self.head = self.head.plus(1);
         let left = self.segments.layout.starts_segment(self.head);
         if left {
@@ -280,22 +282,18 @@ impl<E: Entry> Reader<E> {
         let length = segments.layout.segment_len();
         let old = Position::from_raw(self.head.get() - length);
         // Relaxed: only the reader empties cells, and the Release on `floor` comes after.
-        let read = segments.cells[segments.layout.segment_of(old)].swap(ptr::null_mut(), Ordering::Relaxed);
+        segments.cells[segments.layout.segment_of(old)].store(ptr::null_mut(), Ordering::Relaxed);
         // Release: meets the Acquire in `install`.
         segments.floor.store(self.head.get(), Ordering::Release);
-        // SAFETY: the cell named `current`, which came from `Box::into_raw` in `install`, and no
-        // cell names it now; invariant "quiet": nobody is in it.
-        let read = unsafe { Box::from_raw(read) };
+        let read = self.current;
         if segments.limit().since(self.head) >= self.base * length {
-            drop(read);
+            // SAFETY: out of the directory; invariant "quiet": nobody is in it.
+            unsafe { read.free(segments.layout.slots()) };
             segments.budget.give(segments.segment_bytes());
         } else {
             // SAFETY: invariant "quiet".
-            unsafe { read.clear() };
-            if let Install::NoPlace(read) = segments.install(read) {
-                drop(read);
-                segments.budget.give(segments.segment_bytes());
-            }
+            unsafe { read.clear(segments.layout.slots()) };
+            segments.install_or_free(read);
         }
         self.current = segments.named(self.head);
     }
@@ -313,17 +311,15 @@ impl<E: Entry> Drop for Segments<E> {
     fn drop(&mut self) {
         let mut position = Position::from_raw(self.floor.load(Ordering::Acquire));
         while position < self.tail() {
-            let segment = self.named(position);
-            // SAFETY: invariant "granted"; the last user of the ring is gone, so all claims are filled.
-            let segment = unsafe { segment.as_ref() };
-            // SAFETY: the reader is gone and had not taken it: invariant "one reader".
-            drop(unsafe { segment.take(self.layout.slot_of(position)) });
+            // SAFETY: invariants "granted" and "one reader" (it is gone, and had not taken it); the last user
+            // of the ring is gone, so all claims are filled.
+            drop(unsafe { self.named(position).take(self.layout.slot_of(position)) });
             position = position.plus(1);
         }
         for cell in &self.cells {
-            if let Some(segment) = NonNull::new(cell.load(Ordering::Acquire)) {
-                // SAFETY: from `Box::into_raw` in `install`; nobody else is left.
-                drop(unsafe { Box::from_raw(segment.as_ptr()) });
+            if let Some(segment) = Segment::<E>::from_raw(cell.load(Ordering::Acquire)) {
+                // SAFETY: installed by us, with this many slots; nobody else is left.
+                unsafe { segment.free(self.layout.slots()) };
                 self.budget.give(self.segment_bytes());
             }
         }

@@ -40,24 +40,50 @@ struct Slot {
 }
 
 /// A block of slots that is used as a whole: filled, emptied, cleared, filled again.
+///
+/// A bare pointer with manners: the last thing a producer does in a segment is the store that lets the
+/// consumer free it, so no reference to the block may outlive that store.
 pub(crate) struct Segment<E> {
-    slots: Box<[Slot]>,
+    slots: NonNull<Slot>,
     _entries: PhantomData<E>,
 }
 
-// SAFETY: a segment moves entries (which are Send) from producers to the consumer; the words in
-// between are guarded by the protocol on `Slot`.
-unsafe impl<E: Entry> Send for Segment<E> {}
-// SAFETY: as above.
-unsafe impl<E: Entry> Sync for Segment<E> {}
+impl<E> Clone for Segment<E> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<E> Copy for Segment<E> {}
 
 impl<E: Entry> Segment<E> {
-    /// A block of `slots` empty cells.
-    pub(crate) fn new(slots: usize) -> Box<Self> {
-        let slots = (0..slots)
+    /// A block of `slots` empty cells. Somebody has to [`free`](Self::free) it.
+    pub(crate) fn allocate(slots: usize) -> Self {
+        let cells: Box<[Slot]> = (0..slots)
             .map(|_| Slot { first: AtomicPtr::new(ptr::null_mut()), second: UnsafeCell::new(ptr::null()) })
             .collect();
-        Box::new(Self { slots, _entries: PhantomData })
+        Self { slots: NonNull::from(Box::leak(cells)).cast(), _entries: PhantomData }
+    }
+
+    /// Frees the block. Entries in it are forgotten.
+    ///
+    /// # Safety
+    /// From `allocate(slots)`; nobody uses it from now on.
+    pub(crate) unsafe fn free(self, slots: usize) {
+        let cells = NonNull::slice_from_raw_parts(self.slots, slots);
+        // SAFETY: the box that `allocate` leaked.
+        drop(unsafe { Box::from_raw(cells.as_ptr()) });
+    }
+
+    /// As a pointer, for an atomic.
+    pub(crate) fn into_raw(self) -> *mut () {
+        self.slots.as_ptr().cast()
+    }
+
+    /// From a pointer; `None` for null. Using it is up to the other methods' conditions.
+    #[inline]
+    pub(crate) fn from_raw(pointer: *mut ()) -> Option<Self> {
+        Some(Self { slots: NonNull::new(pointer.cast())?, _entries: PhantomData })
     }
 
     /// Bytes one cell takes.
@@ -68,11 +94,14 @@ impl<E: Entry> Segment<E> {
     /// Fills a cell.
     ///
     /// # Safety
-    /// The caller has claimed this cell: nobody else writes it until it was cleared.
+    /// The segment lives, `index` is in it, and the caller has claimed the cell: nobody else writes it
+    /// until it was cleared, and nobody frees the segment before it was taken.
     #[inline]
-    pub(crate) unsafe fn put(&self, index: usize, entry: E) {
+    pub(crate) unsafe fn put(self, index: usize, entry: E) {
         let (first, second) = entry.into_words();
-        let slot = &self.slots[index];
+        // SAFETY: in the block. The reference is to cells that others may write (they hold no
+        // immutable data), so it does not claim that the block outlives the store below.
+        let slot = unsafe { self.slots.add(index).as_ref() };
         slot.second.with_mut(|cell| {
             // SAFETY: the claim makes this thread the only writer, and the consumer does not read
             // `second` before it has seen `first`.
@@ -86,10 +115,12 @@ impl<E: Entry> Segment<E> {
     /// Takes the entry of a cell if it is there. The cell keeps its words until it is cleared.
     ///
     /// # Safety
-    /// The caller is the one consumer and asks each cell until it gives once, in each lap.
+    /// The segment lives, `index` is in it, and the caller is the one consumer and asks each cell until it
+    /// gives once, in each lap.
     #[inline]
-    pub(crate) unsafe fn take(&self, index: usize) -> Option<E> {
-        let slot = &self.slots[index];
+    pub(crate) unsafe fn take(self, index: usize) -> Option<E> {
+        // SAFETY: in the block, which only the consumer's side frees.
+        let slot = unsafe { self.slots.add(index).as_ref() };
         // Acquire: meets the Release in `put`.
         let first = NonNull::new(slot.first.load(Ordering::Acquire))?;
         let second = slot.second.with(|cell| {
@@ -103,9 +134,11 @@ impl<E: Entry> Segment<E> {
     /// Empties all cells for another lap.
     ///
     /// # Safety
-    /// Every cell was filled and taken: no producer or consumer is in the segment.
-    pub(crate) unsafe fn clear(&self) {
-        for slot in &self.slots {
+    /// From `allocate(slots)`; every cell was filled and taken: no producer or consumer is in it.
+    pub(crate) unsafe fn clear(self, slots: usize) {
+        let cells = NonNull::slice_from_raw_parts(self.slots, slots);
+        // SAFETY: the block, and nobody else uses it now.
+        for slot in unsafe { cells.as_ref() } {
             // Relaxed: the segment is published to producers by the store that installs it.
             slot.first.store(ptr::null_mut(), Ordering::Relaxed);
         }

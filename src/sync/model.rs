@@ -38,6 +38,10 @@ pub(crate) mod thread {
             self.finished.load(Ordering::Acquire)
         }
 
+        pub(crate) fn thread(&self) -> &Thread {
+            self.thread.thread()
+        }
+
         pub(crate) fn join(self) -> std::thread::Result<T> {
             self.thread.join()
         }
