@@ -84,6 +84,8 @@ mod message;
 #[doc(hidden)]
 pub mod model;
 mod reclaim;
+#[doc(hidden)]
+pub mod reference;
 mod ring;
 mod snapshot;
 mod stats;

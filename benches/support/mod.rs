@@ -11,11 +11,11 @@ use crossbeam_utils::Backoff;
 use stasis_bus::{Bus, Delivery, Home, Message, MessageType, PublishError, Subscription, Topic};
 
 /// The payload of every bench: 64 bytes.
-pub type Payload = [u8; 64];
+pub(crate) type Payload = [u8; 64];
 
 /// A bus whose publishers are refused beyond about `capacity` queued entries a lane, as a bounded
 /// channel of that size would.
-pub fn bounded_bus(lanes: usize, capacity: usize) -> Bus {
+pub(crate) fn bounded_bus(lanes: usize, capacity: usize) -> Bus {
     let entry = 16;
     Bus::builder()
         .lanes(lanes)
@@ -27,7 +27,7 @@ pub fn bounded_bus(lanes: usize, capacity: usize) -> Bus {
 
 /// Publishes, waiting while the queue is full.
 #[inline]
-pub fn publish(topic: &Topic, mut message: Message) {
+pub(crate) fn publish(topic: &Topic, mut message: Message) {
     let backoff = Backoff::new();
     loop {
         match topic.publish(message) {
@@ -42,17 +42,17 @@ pub fn publish(topic: &Topic, mut message: Message) {
 }
 
 /// A topic with subscribers that count what they get.
-pub struct Fanout {
-    pub bus: Bus,
-    pub topic: Topic,
-    pub kind: MessageType<Payload>,
+pub(crate) struct Fanout {
+    pub(crate) bus: Bus,
+    pub(crate) topic: Topic,
+    pub(crate) kind: MessageType<Payload>,
     expected: Arc<AtomicU64>,
     done: Arc<AtomicU64>,
     subscriptions: Vec<Subscription>,
 }
 
 impl Fanout {
-    pub fn new(bus: Bus, subscribers: usize, home: Home) -> Self {
+    pub(crate) fn new(bus: Bus, subscribers: usize, home: Home) -> Self {
         let topic = bus.topic("bench").expect("open");
         let kind = MessageType::<Payload>::new(&bus, "payload").expect("not declined");
         let expected = Arc::new(AtomicU64::new(0));
@@ -83,7 +83,7 @@ impl Fanout {
 
     /// Time from the first publish until the last delivery of `messages` messages, made by
     /// `publishers` threads.
-    pub fn run(&self, publishers: usize, messages: u64) -> Duration {
+    pub(crate) fn run(&self, publishers: usize, messages: u64) -> Duration {
         let each = messages / publishers as u64;
         self.expected.store(each * publishers as u64, Ordering::Relaxed);
         self.done.store(0, Ordering::Release);

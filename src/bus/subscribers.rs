@@ -171,9 +171,9 @@ impl Hint {
             word.store(bits, Ordering::Release);
         }
         let version = (self.flags.load(Ordering::Relaxed) >> VERSION) + 1;
-        let flags = u64::from(interest.all) * ALL
-            | u64::from(interest.types.has_more()) * MORE
-            | u64::from(interest.formatters.bits()) << FORMATTERS;
+        let all = if interest.all { ALL } else { 0 };
+        let more = if interest.types.has_more() { MORE } else { 0 };
+        let flags = all | more | u64::from(interest.formatters.bits()) << FORMATTERS;
         // Release: who no longer sees "everything" sees the words.
         self.flags.store(version << VERSION | flags, Ordering::Release);
     }

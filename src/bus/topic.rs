@@ -304,7 +304,6 @@ impl Topic {
     }
 
     /// Starts a subscription.
-    #[must_use]
     #[track_caller]
     pub fn subscriber(&self) -> SubscriberBuilder<'_> {
         SubscriberBuilder::new(self, Location::caller())

@@ -131,7 +131,8 @@ pub(super) fn allocate(layout: Layout) -> (Option<NonNull<Header>>, Owner, u8) {
 #[inline]
 pub(super) unsafe fn release(block: NonNull<Header>, layout: Layout) {
     // SAFETY: initialised, as the caller promises.
-    let (owner, class) = unsafe { (block.as_ref().owner, block.as_ref().class) };
+    let header = unsafe { block.as_ref() };
+    let (owner, class) = (header.owner, header.class);
     if class == NO_CLASS {
         // SAFETY: class NO_CLASS was allocated with its own layout.
         unsafe { system_free(block, layout) };

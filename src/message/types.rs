@@ -362,6 +362,7 @@ pub struct MessageTypeBuilder<P> {
     _payload: PhantomData<fn(P)>,
 }
 
+#[allow(clippy::wrong_self_convention, reason = "named as the formatters they set, as in Stasis")]
 impl<P: Send + Sync + 'static> MessageTypeBuilder<P> {
     fn typed<R>(format: impl Fn(&P) -> Option<R> + Send + Sync + 'static) -> Option<Format<R>> {
         Some(Box::new(move |message| format(message.payload::<P>()?)))

@@ -99,9 +99,11 @@ impl<E: Entry> Segment<E> {
     #[inline]
     pub(crate) unsafe fn put(self, index: usize, entry: E) {
         let (first, second) = entry.into_words();
-        // SAFETY: in the block. The reference is to cells that others may write (they hold no
+        // SAFETY: in the block.
+        let slot = unsafe { self.slots.add(index) };
+        // SAFETY: the segment lives. The reference is to cells that others may write (they hold no
         // immutable data), so it does not claim that the block outlives the store below.
-        let slot = unsafe { self.slots.add(index).as_ref() };
+        let slot = unsafe { slot.as_ref() };
         slot.second.with_mut(|cell| {
             // SAFETY: the claim makes this thread the only writer, and the consumer does not read
             // `second` before it has seen `first`.
@@ -119,8 +121,10 @@ impl<E: Entry> Segment<E> {
     /// gives once, in each lap.
     #[inline]
     pub(crate) unsafe fn take(self, index: usize) -> Option<E> {
-        // SAFETY: in the block, which only the consumer's side frees.
-        let slot = unsafe { self.slots.add(index).as_ref() };
+        // SAFETY: in the block.
+        let slot = unsafe { self.slots.add(index) };
+        // SAFETY: only the consumer's side frees the block.
+        let slot = unsafe { slot.as_ref() };
         // Acquire: meets the Release in `put`.
         let first = NonNull::new(slot.first.load(Ordering::Acquire))?;
         let second = slot.second.with(|cell| {

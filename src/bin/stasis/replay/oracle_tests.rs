@@ -125,5 +125,5 @@ fn a_change_reaches_its_own_subscription_only_when_it_comes() {
     };
     assert_eq!(subs(1), [1, 2]);
     assert_eq!(subs(6), [1]);
-    assert_eq!(subs(7), []);
+    assert!(subs(7).is_empty());
 }
