@@ -154,7 +154,10 @@ impl<'t> Builder<'t> {
                 let reason = self.delivered(record.thread, sub, is_final);
                 self.queued.entry((sub, message)).or_default().push_back((reason, at));
             }
-            Op::Begin { sub, message, is_final } => self.begin(record, sub, message, is_final),
+            Op::Begin { sub, message, is_final, skipped } => {
+                self.plan.asides.skipped_finals += u64::from(skipped);
+                self.begin(record, sub, message, is_final);
+            }
             Op::End { .. } => self.leave(record),
             Op::JoinEnd { sub } => {
                 // A second join of the same subscription finds nothing left to wait for.
@@ -312,11 +315,17 @@ impl<'t> Builder<'t> {
             context,
             root,
             action,
-            needs: self.needs(action),
+            needs: self.plan.needs(action, |counter| self.count(counter)),
             after_all: is_stream && matches!(action, Action::Unsubscribe { .. }),
         };
         if first && is_stream {
             operation.needs.push((Counter::Main, self.count(Counter::Main)));
+        }
+        if let Action::CreateTopic { topic } = action {
+            // The same name means the same topic: the one before must be gone, if it was then.
+            let name = self.trace.topics.get(topic).map_or("", |info| &info.name);
+            let before = self.names.insert(name, topic).map(Counter::TopicGone);
+            operation.needs.extend(before.map(|gone| (gone, self.count(gone))));
         }
         operation.needs.retain(|&(_, at_least)| at_least > 0);
         for counter in self.plan.moves(&operation).iter() {
@@ -330,57 +339,11 @@ impl<'t> Builder<'t> {
         self.moved[self.space.index(counter)]
     }
 
-    /// What must be there (and, where something ends, who must be done with it) before an action.
-    fn needs(&mut self, action: Action) -> Vec<(Counter, u32)> {
-        use Counter::*;
-        let trace = self.trace;
-        let topic_of = |sub| trace.subscriptions.get(sub).map_or(0, |info| info.topic);
-        let moved = &self.moved;
-        let so_far = |counter| (counter, moved[self.space.index(counter)]);
-        match action {
-            Action::CreateType { .. } => vec![],
-            Action::DropType { ty } => vec![(TypeMade(ty), 1), so_far(TypeUsed(ty))],
-            Action::CreateTopic { topic } => {
-                // The same name means the same topic: the one before must be gone.
-                let name = trace.topics.get(topic).map_or("", |info| &info.name);
-                let before = self.names.insert(name, topic);
-                before.map(|before| (TopicGone(before), self.count(TopicGone(before)))).into_iter().collect()
-            }
-            Action::LookUp { topic } | Action::SelfForward { topic } => vec![(TopicMade(topic), 1)],
-            Action::DropTopic { topic } => vec![(TopicMade(topic), 1), so_far(TopicUsed(topic))],
-            Action::Subscribe { sub } => vec![(TopicMade(topic_of(sub)), 1)],
-            Action::Unsubscribe { sub } => vec![(SubscriptionMade(sub), 1), so_far(SubscriptionUsed(sub))],
-            Action::Join { sub } => vec![(SubscriptionEnded(sub), 1)],
-            Action::Accept { sub, ty } | Action::Decline { sub, ty } => {
-                let mut needs = vec![(SubscriptionMade(sub), 1)];
-                needs.extend((ty != 0).then_some((TypeMade(ty), 1)));
-                needs
-            }
-            Action::Mode { sub, .. } | Action::Formatters { sub, .. } => vec![(SubscriptionMade(sub), 1)],
-            Action::Forward { forward } => {
-                let ends = trace.forwards.get(forward).map(|info| [info.from, info.to]);
-                ends.into_iter().flatten().map(|topic| (TopicMade(topic), 1)).collect()
-            }
-            Action::Cancel { forward } => {
-                let from = trace.forwards.get(forward).map_or(0, |info| info.from);
-                vec![(ForwardMade(forward), 1), so_far(TopicUsed(from))]
-            }
-            Action::Publish { publish } => {
-                let publish = &self.plan.publishes[publish as usize];
-                let mut needs = vec![(TopicMade(publish.topic), 1), (TypeMade(publish.ty), 1)];
-                needs.push(so_far(TopicLinked(publish.topic)));
-                needs.extend((publish.sync != 0).then_some((SubscriptionMade(publish.sync), 1)));
-                needs
-            }
-        }
-    }
-
     /// Ends what the trace leaves alive, as the original would have at its end.
     fn close(&mut self) {
         let trace = self.trace;
         let Some(last) = trace.records.last() else { return };
-        let ended: Vec<Action> = self.plan.operations.iter().map(|operation| operation.action).collect();
-        let ended: HashSet<(u8, u32)> = ended.into_iter().filter_map(ends).collect();
+        let ended: HashSet<_> = self.plan.operations.iter().filter_map(|operation| ends(operation.action)).collect();
         let subscriptions = trace.subscriptions.ids().map(|sub| Action::Unsubscribe { sub });
         let forwards = trace.forwards.ids().map(|forward| Action::Cancel { forward });
         let topics = trace.topics.ids().map(|topic| Action::DropTopic { topic });

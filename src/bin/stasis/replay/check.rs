@@ -150,7 +150,7 @@ impl Checker {
                 *entry = (entry.0 + 1, *record);
                 Ok(())
             }
-            Op::Begin { sub, message, is_final } => {
+            Op::Begin { sub, message, is_final, .. } => {
                 let info = known_value(trace.subscriptions.get(sub), "subscription", sub)?;
                 if info.kind == Kind::Direct {
                     self.delivery(trace, record, sub, message, is_final)?;
@@ -182,7 +182,7 @@ impl Checker {
             })
         });
         let queued = self.queued.values().map(|(_, record)| (record.line, record.thread, "a queued delivery"));
-        match open.chain(queued).min() {
+        match open.min().or_else(|| queued.min()) {
             Some((since, thread, what)) => Err(Cause::Unfinished { thread, what, since }),
             None => Ok(deliveries),
         }

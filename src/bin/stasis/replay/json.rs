@@ -32,6 +32,7 @@ pub(crate) fn of(report: &Report) -> Value {
         "miscounted": found.miscounted,
         "disagreeing": found.disagreeing,
         "explained": { "half_way": found.half_way, "moved": found.moved },
+        "skipped_finals": report.skipped_finals(),
         "compared": found.compared,
         "ambiguous": found.ambiguous,
         "failures": found.failures,

@@ -158,7 +158,12 @@ impl<'a> Line<'a> {
             },
             "pe" => Op::PublishEnd { topic: self.topic()?, message: self.message()?, accepted: self.count()? },
             "q" => Op::Queue { sub: self.sub()?, message: self.message()?, is_final: self.is_final() },
-            "b" => Op::Begin { sub: self.sub()?, message: self.message()?, is_final: self.is_final() },
+            "b" => Op::Begin {
+                sub: self.sub()?,
+                message: self.message()?,
+                is_final: self.is_final(),
+                skipped: self.g.unwrap_or(0) & 4 != 0,
+            },
             "e" => Op::End { sub: self.sub()?, message: self.message()? },
             "j" => Op::Join { sub: self.sub()? },
             "je" => Op::JoinEnd { sub: self.sub()? },

@@ -57,11 +57,11 @@ pub(crate) fn main(options: &Options) -> Exit {
             }
         }
     }
-    if let Some(path) = &options.json {
-        if let Err(error) = report::write_json(path, &reports) {
-            eprintln!("stasis: {} cannot be written: {error}\n  check the folder and its rights", path.display());
-            return Exit::BadInput;
-        }
+    if let Some(path) = &options.json
+        && let Err(error) = report::write_json(path, &reports)
+    {
+        eprintln!("stasis: {} cannot be written: {error}\n  check the folder and its rights", path.display());
+        return Exit::BadInput;
     }
     if reports.iter().all(Report::holds) { Exit::Good } else { Exit::Failed }
 }

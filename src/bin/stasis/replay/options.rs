@@ -117,7 +117,7 @@ pub(crate) struct Options {
     #[arg(long, value_enum, default_value = "none")]
     pub(crate) work: Work,
 
-    /// Write the summary as JSON to this file too
+    /// Write the summary as JSON to this file too (an array if there are several traces)
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
 

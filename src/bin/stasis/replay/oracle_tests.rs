@@ -60,7 +60,12 @@ fn a_diamond_and_a_cycle_count_once() {
 
 #[test]
 fn who_has_left_is_not_on_the_list() {
-    let left = [SUBSCRIBE, "1 \"o\":\"f\",\"F\":1,\"A\":1,\"B\":4", "1 \"o\":\"u\",\"S\":1,\"T\":4", "1 \"o\":\"ue\",\"S\":1,\"T\":4"];
+    let left = [
+        SUBSCRIBE,
+        "1 \"o\":\"f\",\"F\":1,\"A\":1,\"B\":4",
+        "1 \"o\":\"u\",\"S\":1,\"T\":4",
+        "1 \"o\":\"ue\",\"S\":1,\"T\":4",
+    ];
     assert_eq!(audience(&left), []);
 }
 
@@ -101,14 +106,26 @@ fn what_overlaps_may_or_may_not_count() {
     let cases = [(10, 99, true, true), (10, 150, true, false), (150, 160, true, false), (201, 300, false, false)];
     let base = [SUBSCRIBE, forward];
     for (start, end, may, must) in cases {
-        let expected: &[Ear] = if must { &SURE } else if may { &maybe } else { &[] };
+        let expected: &[Ear] = if must {
+            &SURE
+        } else if may {
+            &maybe
+        } else {
+            &[]
+        };
         let during = Span { start, end };
         assert_eq!(beside(&base, Action::Forward { forward: 1 }, during), expected, "forward at {during:?}");
         assert_eq!(beside(&base, Action::Subscribe { sub: 1 }, during), expected, "subscribe at {during:?}");
         let opened = [SUBSCRIBE, forward, "1 \"o\":\"fm\",\"S\":1,\"v\":2,\"w\":0", "1 \"o\":\"fa\",\"S\":1,\"y\":1"];
         assert_eq!(beside(&opened, Action::Accept { sub: 1, ty: 1 }, during), expected, "accept at {during:?}");
         let leaving = [SUBSCRIBE, forward, "1 \"o\":\"u\",\"S\":1,\"T\":4", "1 \"o\":\"ue\",\"S\":1,\"T\":4"];
-        let expected: &[Ear] = if must { &[] } else if may { &maybe } else { &SURE };
+        let expected: &[Ear] = if must {
+            &[]
+        } else if may {
+            &maybe
+        } else {
+            &SURE
+        };
         assert_eq!(beside(&leaving, Action::Unsubscribe { sub: 1 }, during), expected, "unsubscribe at {during:?}");
         let cancelled = [SUBSCRIBE, forward, "1 \"o\":\"fc\",\"F\":1,\"A\":1,\"B\":4"];
         assert_eq!(beside(&cancelled, Action::Cancel { forward: 1 }, during), expected, "cancel at {during:?}");

@@ -201,6 +201,8 @@ pub(crate) struct Asides {
     pub(crate) cache_events: u64,
     pub(crate) cache_lookups: u64,
     pub(crate) unpublished: u64,
+    /// Final messages that the original did not hand to a handler whose filter rejects them.
+    pub(crate) skipped_finals: u64,
     /// Operations added because the trace ends with objects alive.
     pub(crate) closing: u64,
 }
@@ -254,6 +256,44 @@ impl Plan {
             moves.push(Main);
         }
         moves
+    }
+
+    /// What must be there (and, where something ends, who must be done with it) before an action.
+    /// `count` tells how often a counter has moved by all operations before.
+    pub(crate) fn needs(&self, action: Action, count: impl Fn(Counter) -> u32) -> Vec<(Counter, u32)> {
+        use Counter::*;
+        let trace = &self.trace;
+        let so_far = |counter| (counter, count(counter));
+        match action {
+            Action::CreateType { .. } | Action::CreateTopic { .. } => vec![],
+            Action::DropType { ty } => vec![(TypeMade(ty), 1), so_far(TypeUsed(ty))],
+            Action::LookUp { topic } | Action::SelfForward { topic } => vec![(TopicMade(topic), 1)],
+            Action::DropTopic { topic } => vec![(TopicMade(topic), 1), so_far(TopicUsed(topic))],
+            Action::Subscribe { sub } => vec![(TopicMade(self.topic_of(sub)), 1)],
+            Action::Unsubscribe { sub } => vec![(SubscriptionMade(sub), 1), so_far(SubscriptionUsed(sub))],
+            Action::Join { sub } => vec![(SubscriptionEnded(sub), 1)],
+            Action::Accept { sub, ty } | Action::Decline { sub, ty } => {
+                let mut needs = vec![(SubscriptionMade(sub), 1)];
+                needs.extend((ty != 0).then_some((TypeMade(ty), 1)));
+                needs
+            }
+            Action::Mode { sub, .. } | Action::Formatters { sub, .. } => vec![(SubscriptionMade(sub), 1)],
+            Action::Forward { forward } => {
+                let ends = trace.forwards.get(forward).map(|info| [info.from, info.to]);
+                ends.into_iter().flatten().map(|topic| (TopicMade(topic), 1)).collect()
+            }
+            Action::Cancel { forward } => {
+                let from = trace.forwards.get(forward).map_or(0, |info| info.from);
+                vec![(ForwardMade(forward), 1), so_far(TopicUsed(from))]
+            }
+            Action::Publish { publish } => {
+                let publish = &self.publishes[publish as usize];
+                let mut needs = vec![(TopicMade(publish.topic), 1), (TypeMade(publish.ty), 1)];
+                needs.push(so_far(TopicLinked(publish.topic)));
+                needs.extend((publish.sync != 0).then_some((SubscriptionMade(publish.sync), 1)));
+                needs
+            }
+        }
     }
 
     fn topic_of(&self, sub: u32) -> u32 {

@@ -46,7 +46,8 @@ fn changes_belong_to_subscribe_and_unsubscribe() {
     let plan = plan(TINY);
     let origins: Vec<Origin> = plan.publishes.iter().map(|publish| publish.origin).collect();
     use Origin::*;
-    let expected = [Subscribed(1), Subscribed(2), Recorded, Recorded, Recorded, Recorded, Unsubscribed(2), Unsubscribed(1)];
+    let expected =
+        [Subscribed(1), Subscribed(2), Recorded, Recorded, Recorded, Recorded, Unsubscribed(2), Unsubscribed(1)];
     assert_eq!(origins, expected);
     let unsubscribe = plan.publishes[6].operation as usize;
     assert_eq!(plan.operations[unsubscribe].action, Action::Unsubscribe { sub: 2 });
@@ -125,8 +126,16 @@ fn counters_do_not_share_places() {
     use Counter::*;
     for id in 1..=2 {
         for counter in [
-            TopicMade(id), TopicUsed(id), TopicGone(id), TopicLinked(id), TypeMade(id), TypeUsed(id),
-            SubscriptionMade(id), SubscriptionUsed(id), SubscriptionEnded(id), ForwardMade(id),
+            TopicMade(id),
+            TopicUsed(id),
+            TopicGone(id),
+            TopicLinked(id),
+            TypeMade(id),
+            TypeUsed(id),
+            SubscriptionMade(id),
+            SubscriptionUsed(id),
+            SubscriptionEnded(id),
+            ForwardMade(id),
         ] {
             assert!(space.index(counter) < space.len());
             assert!(seen.insert(space.index(counter)), "{counter:?}");

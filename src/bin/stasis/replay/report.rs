@@ -148,18 +148,19 @@ impl Report {
             writeln!(f, "  {}", cells.join("").trim_end())?;
         }
         let asides = &self.plan.asides;
-        writeln!(
-            f,
-            "  not the bus's own, counted only: {} pools, {} pool creations and {} deletions (their topics and forwards are replayed), {} caching topics, {} cache events, {} cache look-ups, {} alert levels, {} messages never published",
-            grouped(asides.pools),
-            grouped(asides.pool_creates),
-            grouped(asides.pool_deletes),
-            grouped(asides.caching_topics),
-            grouped(asides.cache_events),
-            grouped(asides.cache_lookups),
-            grouped(asides.levels),
-            grouped(asides.unpublished),
-        )?;
+        let counted = [
+            ("pools", asides.pools),
+            ("pool creations", asides.pool_creates),
+            ("pool deletions", asides.pool_deletes),
+            ("caching topics", asides.caching_topics),
+            ("cache events", asides.cache_events),
+            ("cache look-ups", asides.cache_lookups),
+            ("alert levels", asides.levels),
+            ("messages never published", asides.unpublished),
+        ];
+        let counted: Vec<String> = counted.iter().map(|(what, count)| format!("{what} {}", grouped(*count))).collect();
+        writeln!(f, "  counted, not replayed (what pools make and delete are topics and forwards above):")?;
+        writeln!(f, "    {}\n    {}", counted[..4].join(", "), counted[4..].join(", "))?;
         if asides.closing > 0 {
             writeln!(
                 f,
@@ -276,39 +277,46 @@ impl Report {
     }
 
     fn order_notes(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let moved = &self.moved;
-        if self.order == Order::Recorded {
+        let (moved, found, aside) = (&self.moved, &self.findings, &self.aside);
+        let recorded_order = [
+            ("operations moved from their recorded place, of them", moved.total()),
+            ("  made within the publish that called their handler", moved.within_publish),
+            ("  put off: handlers get messages in the order of publishing", moved.handler_order),
+            ("  put off until the handler they wait for was free", moved.awaited),
+            ("  put off after something they need", moved.followed),
+            ("  forced", moved.forced),
+            ("messages compared with the recording", found.compared),
+            ("  differ: the original was half-way through a subscribe or forward", found.half_way),
+            ("  differ: an operation was moved", found.moved),
+        ];
+        let threads = [
+            ("callbacks continued by a publisher", aside.continued),
+            ("callbacks made by a publisher: their message did not come (in time)", aside.orphaned),
+        ];
+        let both = [
+            ("final messages for which the original skipped the handler", self.skipped_finals()),
+            ("publishes beside an operation that decides about a receiver", found.ambiguous),
+        ];
+        let of_order: &[(&str, u64)] = if self.order == Order::Recorded { &recorded_order } else { &threads };
+        writeln!(f, "\norder")?;
+        for (what, count) in of_order.iter().chain(&both) {
+            writeln!(f, "  {:>10}  {what}", grouped(*count))?;
+        }
+        if self.order == Order::Threads && self.recorded_deliveries().is_some_and(|all| all != self.figures.delivered) {
             writeln!(
                 f,
-                "\norder       {} operations moved from their recorded place: {} made within the publish that called their handler, {} put off because handlers get messages in the order of publishing, {} until an awaited handler was free, {} after something put off, {} forced",
-                grouped(moved.total()),
-                grouped(moved.within_publish),
-                grouped(moved.handler_order),
-                grouped(moved.awaited),
-                grouped(moved.followed),
-                grouped(moved.forced)
+                "  Subscriptions that come and go overlap other publishes here than in the recording, so the number"
             )?;
-            let found = &self.findings;
             writeln!(
                 f,
-                "recording   {} messages compared; explained differences: {} where the original was half-way through a subscribe, unsubscribe or forward, {} by a moved operation",
-                grouped(found.compared),
-                grouped(found.half_way),
-                grouped(found.moved)
-            )?;
-        } else {
-            writeln!(
-                f,
-                "\norder       {} callbacks continued by a publisher, {} made by one because their message did not come (in time)",
-                grouped(self.aside.continued),
-                grouped(self.aside.orphaned)
+                "  of deliveries differs; who must and who may get each message follows from this run's own order."
             )?;
         }
-        writeln!(
-            f,
-            "overlap     {} publishes ran beside an operation that decides about a receiver; either outcome is right there",
-            grouped(self.findings.ambiguous)
-        )
+        Ok(())
+    }
+
+    pub(crate) fn skipped_finals(&self) -> u64 {
+        self.plan.asides.skipped_finals * self.repeat as u64
     }
 
     fn judgement(&self, f: &mut Formatter<'_>) -> fmt::Result {

@@ -218,10 +218,10 @@ impl Scheduler<'_> {
 
     /// An unsubscribe also sends the final message.
     fn finals(&mut self, operation: OperationId) {
-        if let Action::Unsubscribe { sub } = self.plan.operations[operation as usize].action {
-            if let Some(delivery) = self.plan.finals[sub as usize] {
-                self.line_up(sub, delivery.callback);
-            }
+        if let Action::Unsubscribe { sub } = self.plan.operations[operation as usize].action
+            && let Some(delivery) = self.plan.finals[sub as usize]
+        {
+            self.line_up(sub, delivery.callback);
         }
     }
 

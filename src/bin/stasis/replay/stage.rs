@@ -21,7 +21,7 @@ const JOIN_LIMIT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) enum Conductor {
     Recorded(Turns),
-    Threads(Crew),
+    Threads(Box<Crew>),
 }
 
 /// Choices of the user that matter while running.

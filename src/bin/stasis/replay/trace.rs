@@ -120,10 +120,12 @@ pub(crate) enum Op {
         message: u32,
         is_final: bool,
     },
+    /// `skipped`: the original only pretended to call (its filter rejects the final message).
     Begin {
         sub: u32,
         message: u32,
         is_final: bool,
+        skipped: bool,
     },
     End {
         sub: u32,

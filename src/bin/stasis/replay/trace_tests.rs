@@ -140,7 +140,8 @@ fn subscription_changes_belong_to_the_bus() {
 
 #[test]
 fn a_cut_trace_is_refused() {
-    let cut = |find: &str| TINY.lines().take(line_of(find) as usize).map(|line| format!("{line}\n")).collect::<String>();
+    let cut =
+        |find: &str| TINY.lines().take(line_of(find) as usize).map(|line| format!("{line}\n")).collect::<String>();
     for (find, inside) in [
         ("\"o\":\"b\",\"S\":2,\"m\":3", "a publish"),
         ("\"n\":\"scratch\"", "a callback"),

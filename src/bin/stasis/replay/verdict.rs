@@ -224,7 +224,10 @@ fn agree(
             findings.disagreeing += 1;
             findings.note(|| {
                 let listed = publish.listed;
-                format!("disagrees: {} had a list of {listed} in the recording, its lines imply {most}", message(publish))
+                format!(
+                    "disagrees: {} had a list of {listed} in the recording, its lines imply {most}",
+                    message(publish)
+                )
             });
             return;
         }

@@ -1,0 +1,196 @@
+//! The program `stasis replay` as its users meet it: exit codes, verdicts, JSON, damaged input.
+
+#![cfg(feature = "cli")]
+
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+const TINY: &str = include_str!("../src/bin/stasis/replay/fixtures/tiny.jsonl");
+
+fn stasis(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_stasis")).args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+fn replay(arguments: &[&str]) -> (i32, String, String) {
+    let output = stasis(&[&["replay", "--quiet"], arguments].concat());
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+}
+
+fn recording(name: &str) -> String {
+    format!("{}/traces/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A file of its own for each test, removed at the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str, content: impl AsRef<[u8]>) -> Scratch {
+        let path = std::env::temp_dir().join(format!("stasis-replay-{}-{name}", std::process::id()));
+        std::fs::write(&path, content).unwrap();
+        Scratch(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn both_orders_hold_on_a_small_trace() {
+    let trace = Scratch::new("small", TINY);
+    for order in ["recorded", "threads"] {
+        let (code, out, err) = replay(&["--order", order, "--repeat", "5", trace.path()]);
+        assert_eq!(code, 0, "{order}: {out}{err}");
+        assert!(out.contains("all verdicts hold"));
+        assert!(!out.contains("FAIL"));
+    }
+}
+
+#[test]
+fn both_orders_hold_on_start_and_shutdown_of_the_original() {
+    let trace = recording("startup-shutdown.jsonl.zst");
+    for order in ["recorded", "threads"] {
+        for mailbox in ["thread", "lane"] {
+            let (code, out, err) = replay(&["--order", order, "--mailbox", mailbox, &trace]);
+            assert_eq!(code, 0, "{order}, {mailbox}: {out}{err}");
+        }
+    }
+    let (_, out, _) = replay(&["--order", "recorded", &trace]);
+    assert!(out.contains("859 (recorded: 859)"), "{out}");
+}
+
+#[test]
+fn the_built_in_trace_needs_no_argument() {
+    for arguments in [&[][..], &["replay"]] {
+        let output = stasis(arguments);
+        let out = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{out}");
+        assert!(out.contains("(built in)") && out.contains("all verdicts hold"), "{out}");
+    }
+}
+
+#[test]
+fn json_has_its_stable_keys() {
+    let trace = Scratch::new("json-in", TINY);
+    let json = Scratch::new("json-out", "");
+    let (code, _, err) = replay(&["--order", "recorded", "--json", json.path(), trace.path()]);
+    assert_eq!(code, 0, "{err}");
+    let text = std::fs::read_to_string(&json.0).unwrap();
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((value["published"].as_u64(), value["delivered"].as_u64()), (Some(4), Some(13)));
+    for zero in ["dropped", "lost", "duplicated", "reordered", "after_final", "leaked", "handlers_alive", "disagreeing"]
+    {
+        assert_eq!(value[zero].as_u64(), Some(0), "{zero}");
+    }
+    for times in ["publish_ns", "latency_ns"] {
+        for quantile in ["p50", "p99", "p999", "max"] {
+            assert!(value[times][quantile].as_u64().is_some_and(|ns| ns > 0), "{times}.{quantile}");
+        }
+    }
+    assert!(value["wall_s"].as_f64().is_some_and(|seconds| seconds > 0.0));
+    assert_eq!(value["ops"]["create_topic"].as_u64(), Some(3));
+    assert_eq!(value["ok"].as_bool(), Some(true));
+
+    let (_, _, err) = replay(&["--json", json.path(), trace.path(), trace.path()]);
+    let both: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&json.0).unwrap()).unwrap();
+    assert_eq!(both.as_array().map(Vec::len), Some(2), "{err}");
+}
+
+#[test]
+fn a_changed_recording_fails_the_comparison() {
+    let missing: String = TINY
+        .lines()
+        .filter(|line| !line.contains("\"S\":2,\"m\":6"))
+        .map(|line| line.replace("\"o\":\"pe\",\"T\":1,\"m\":6,\"n\":2", "\"o\":\"pe\",\"T\":1,\"m\":6,\"n\":1") + "\n")
+        .collect();
+    let added: String = TINY
+        .lines()
+        .map(|line| {
+            let extra =
+                "{\"d\":1,\"h\":3,\"o\":\"b\",\"S\":2,\"m\":4}\n{\"d\":1,\"h\":3,\"o\":\"e\",\"S\":2,\"m\":4}\n";
+            let before = if line.contains("\"o\":\"pe\",\"T\":2,\"m\":4") { extra } else { "" };
+            format!("{before}{line}\n")
+        })
+        .collect();
+    for (name, text) in [("missing", missing), ("added", added)] {
+        let trace = Scratch::new(name, text);
+        let (code, out, err) = replay(&["--order", "recorded", trace.path()]);
+        assert_eq!(code, 1, "{name}: {out}{err}");
+        assert!(out.contains("FAIL disagreeing") && out.contains("NOT all verdicts hold"), "{name}: {out}");
+        // Only the comparison fails: the bus itself did right.
+        assert_eq!(out.matches("FAIL").count(), 1, "{name}: {out}");
+        assert_eq!(replay(&["--order", "threads", trace.path()]).0, 0, "{name}");
+    }
+}
+
+#[test]
+fn damage_is_reported_with_its_line() {
+    let lines: Vec<&str> = TINY.lines().collect();
+    let with = |at: usize, line: &str| {
+        let mut lines = lines.clone();
+        lines[at] = line;
+        lines.join("\n")
+    };
+    let cases = [
+        (with(6, "{\"d\":10,\"h\":1,"), "line 7: not a JSON object"),
+        (with(6, "{\"d\":10,\"h\":1,\"o\":\"what\"}"), "line 7: unknown operation \"what\""),
+        (with(6, "{\"d\":10,\"h\":1,\"o\":\"s\",\"S\":1}"), "line 7: operation \"s\" needs the key \"T\""),
+        (with(5, "{\"d\":10,\"h\":1,\"o\":\"f\",\"F\":1,\"A\":1,\"B\":9}"), "line 6: topic 9 has not been made"),
+        (lines[..40].join("\n"), "line 40: the trace ends while thread"),
+        (String::new(), "the trace has no lines"),
+    ];
+    for (number, (text, expected)) in cases.into_iter().enumerate() {
+        let trace = Scratch::new(&format!("damaged-{number}"), text);
+        let (code, out, err) = replay(&[trace.path()]);
+        assert_eq!(code, 2, "{expected}: {out}{err}");
+        assert!(err.contains(expected), "{expected}: {err}");
+        assert!(out.is_empty(), "{out}");
+    }
+}
+
+#[test]
+fn packed_traces_are_known_by_their_first_bytes() {
+    let packed = zstd::encode_all(TINY.as_bytes(), 3).unwrap();
+    let mut xz = Vec::new();
+    lzma_rs::xz_compress(&mut TINY.as_bytes(), &mut xz).unwrap();
+    for (name, bytes) in [("zstd.txt", &packed), ("xz.bin", &xz)] {
+        let whole = Scratch::new(name, bytes);
+        assert_eq!(replay(&[whole.path()]).0, 0, "{name}");
+        let cut = Scratch::new(&format!("cut-{name}"), &bytes[..bytes.len() / 2]);
+        let (code, _, err) = replay(&[cut.path()]);
+        assert_eq!(code, 2, "{name}: {err}");
+        assert!(err.contains("damaged or cut short"), "{name}: {err}");
+    }
+}
+
+#[test]
+fn standard_input_is_a_dash() {
+    use std::io::Write;
+    let mut child = Command::new(env!("CARGO_BIN_EXE_stasis"))
+        .args(["replay", "--quiet", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(TINY.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn bad_usage_ends_with_2() {
+    for arguments in
+        [&["replay", "/does/not/exist"][..], &["replay", "--lanes", "0"], &["replay", "--pin", "a"], &["nothing"]]
+    {
+        let output = stasis(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(!output.stderr.is_empty());
+    }
+}
