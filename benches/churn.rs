@@ -11,8 +11,7 @@ use stasis_bus::{Home, Subscription};
 use support::{Fanout, bounded_bus, publish};
 
 fn pair(bench: &Fanout) {
-    let subscription: Subscription =
-        bench.topic.subscriber().accept(&bench.kind).subscribe(|_| ()).expect("open");
+    let subscription: Subscription = bench.topic.subscriber().accept(&bench.kind).subscribe(|_| ()).expect("open");
     drop(subscription);
 }
 

@@ -6,7 +6,7 @@
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
-use crate::bus::subscribers;
+use crate::bus::{shutdown, subscribers};
 use crate::exec::audience::{Audience, Entry, Identified};
 use crate::exec::frames::WaitPlan;
 use crate::exec::lane::{Control, Member};
@@ -248,13 +248,30 @@ pub fn synchronize() {
     assert!(reclaim::synchronize(Instant::now() + Duration::from_secs(1000)), "no deadline in a model");
 }
 
+/// Closes a bus and waits for the publishers in the middle: the first half of its shutdown.
+pub fn close_intake(bus: &crate::Bus) {
+    shutdown::close_intake(&bus.core, Instant::now() + Duration::from_secs(1000));
+}
+
+/// Lets what was retired pass its grace period, and lanes do what there is and go to sleep.
+pub fn settle(bus: &crate::Bus) {
+    while bus.core.reclaimer.is_pending() {
+        bus.core.reclaimer.tick();
+        sync::thread::yield_now();
+    }
+    (0..8).for_each(|_| sync::thread::yield_now());
+}
+
 /// A message type on no bus.
 pub fn message_type<P: Send + Sync + 'static>(name: &str) -> MessageType<P> {
     MessageType::builder(name).register(Arc::default()).expect("room for a type")
 }
 
 /// As [`message_type`], whose JSON formatter is `format`.
-pub fn formatted_type(name: &str, format: impl Fn(&usize) -> Option<String> + Send + Sync + 'static) -> MessageType<usize> {
+pub fn formatted_type(
+    name: &str,
+    format: impl Fn(&usize) -> Option<String> + Send + Sync + 'static,
+) -> MessageType<usize> {
     MessageType::builder(name).to_json(format).register(Arc::default()).expect("room for a type")
 }
 

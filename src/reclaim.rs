@@ -19,8 +19,9 @@
 use std::time::{Duration, Instant};
 
 use crate::contain::quietly;
+use crate::sync::plain::AtomicUsize;
 use crate::sync::stack::ClosableStack;
-use crate::sync::{Arc, AtomicBool, AtomicUsize, Ordering, thread};
+use crate::sync::{Arc, AtomicBool, Ordering, thread};
 
 /// Keeps what this thread reads from being dropped.
 pub(crate) struct Pin(#[allow(dead_code)] crossbeam_epoch::Guard);
@@ -37,7 +38,7 @@ type Retired = Box<dyn Send>;
 pub(crate) struct Reclaimer {
     retired: ClosableStack<Retired>,
     ready: ClosableStack<Vec<Retired>>,
-    /// Retired and not dropped yet.
+    /// Retired and not dropped yet. A hint: nothing is published through it.
     pending: AtomicUsize,
 }
 
@@ -118,4 +119,3 @@ pub(crate) fn synchronize(deadline: Instant) -> bool {
         pause = (pause * 2).min(Duration::from_millis(1));
     }
 }
-

@@ -12,7 +12,7 @@ mod change;
 mod control;
 mod forward;
 mod homes;
-mod shutdown;
+pub(crate) mod shutdown;
 mod subscriber;
 pub(crate) mod subscribers;
 mod subscription;
@@ -148,7 +148,7 @@ impl Drop for LastHandle {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Bus {
-    core: Arc<BusCore>,
+    pub(crate) core: Arc<BusCore>,
     _last: Arc<LastHandle>,
 }
 

@@ -21,7 +21,7 @@ use crate::exec::audience::Identified;
 use crate::exec::frames::WaitPlan;
 use crate::exec::lane::Control;
 use crate::reclaim;
-use crate::sync::Arc;
+use crate::sync::{Arc, thread};
 
 /// What was left when the bus had ended.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -72,12 +72,17 @@ fn deadline_after(limit: Duration) -> Instant {
     now.checked_add(limit).unwrap_or(now + Duration::from_secs(100 * 365 * 24 * 3600))
 }
 
-pub(super) fn shutdown(bus: &Arc<BusCore>, limit: Duration) -> Result<ShutdownReport, ShutdownError> {
-    let deadline = deadline_after(limit);
+/// Phases 1 and 2.
+pub(crate) fn close_intake(bus: &BusCore, deadline: Instant) {
     bus.close();
     // Without the grace period a straggler's message may come after the final one: it is late then,
     // not lost.
     let _ = reclaim::synchronize(deadline);
+}
+
+pub(super) fn shutdown(bus: &Arc<BusCore>, limit: Duration) -> Result<ShutdownReport, ShutdownError> {
+    let deadline = deadline_after(limit);
+    close_intake(bus, deadline);
 
     let mut ended = bus.control.leaving().len();
     let topics = bus.live_topics();
@@ -112,6 +117,8 @@ pub(super) fn shutdown(bus: &Arc<BusCore>, limit: Duration) -> Result<ShutdownRe
         if Instant::now() >= deadline {
             break;
         }
+        // Somebody is pinned, or a lane has yet to free what it was told to.
+        thread::yield_now();
     }
     if !culprits.is_empty() {
         return Err(ShutdownError { deadline: limit, culprits });

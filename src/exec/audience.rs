@@ -340,7 +340,10 @@ impl<M: Identified> Audience<M> {
     fn with_late(&self, entry: Entry<M>) -> Option<Self> {
         let mut strands = self.true_strands();
         let last = strands.pop()?;
-        if self.get(entry.member.id()).is_some() || last.chunk.id_at(0)? >= entry.member.id() || last.live.count_ones() as usize == CHUNK {
+        if self.get(entry.member.id()).is_some()
+            || last.chunk.id_at(0)? >= entry.member.id()
+            || last.live.count_ones() as usize == CHUNK
+        {
             return None;
         }
         let mut members: Vec<_> = last.entries().cloned().collect();

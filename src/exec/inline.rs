@@ -13,8 +13,8 @@
 use super::frames::InlineFrame;
 use super::lane::Member;
 use super::serial::{Baton, Holder, TokenId};
-use crate::exec::completion::Completion;
 use crate::contain::quietly;
+use crate::exec::completion::Completion;
 use crate::message::Message;
 use crate::ring::{Budget, Consumer, Entry, Position, Ring, ring};
 use crate::sync::backoff::Backoff;

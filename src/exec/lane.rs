@@ -22,11 +22,11 @@ use crossbeam_utils::CachePadded;
 use crate::message::Message;
 use crate::ring::{Budget, Consumer, Position, Ring, ring};
 use crate::stats::Tally;
-use crate::sync::{Arc, OnceLock};
-use crate::sync::park::Sleeper;
 use crate::sync::AtomicUsize;
+use crate::sync::park::Sleeper;
 use crate::sync::plain::{AtomicU64, Ordering};
 use crate::sync::stack::ClosableStack;
+use crate::sync::{Arc, OnceLock};
 
 /// What a lane serves: the executable half of a subscription.
 pub(crate) trait Member: Identified + Send + Sync + Sized + 'static {

@@ -27,7 +27,7 @@ use std::cell::{Cell, UnsafeCell};
 use std::ptr::{self, NonNull};
 
 use super::block::Header;
-use crate::sync::{AtomicIsize, AtomicPtr, AtomicUsize, Ordering, local};
+use crate::sync::{AtomicIsize, AtomicPtr, AtomicUsize, Ordering, local, scaled};
 
 /// Block sizes that are recycled, in bytes, header included.
 const CLASSES: [usize; 7] = [64, 128, 192, 256, 384, 512, 1024];
@@ -38,8 +38,8 @@ const ALIGN: usize = 64;
 const POOL_BYTES: usize = 1 << 20;
 /// Blocks a lane gathers for one owner before it hands them over.
 const BATCH: usize = 32;
-/// Owners a lane gathers for at a time.
-const OUTBOX: usize = 8;
+/// Owners a lane gathers for at a time (by address, which a model must not depend on).
+const OUTBOX: usize = scaled(8, 1);
 
 fn class_of(layout: Layout) -> Option<u8> {
     if layout.align() > ALIGN {

@@ -29,8 +29,8 @@ use super::Message;
 use super::formatter::{Event, Formatters};
 use crate::error::TypeError;
 use crate::sync::plain::AtomicU64;
-use crate::sync::{AtomicBool, AtomicIsize, AtomicPtr, AtomicUsize, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, fence, global, lock, scaled, thread_slot};
+use crate::sync::{AtomicBool, AtomicIsize, AtomicPtr, AtomicUsize, Ordering};
 
 /// Number of a message type: small, unique among living types of the process, used again later.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -215,7 +215,8 @@ impl<E: Entry> Segments<E> {
             let cell = &self.cells[self.layout.segment_of(limit)];
             // Release: publishes the cleared slots to `named`. A thread that read `limit` long ago
             // may put its segment in early, at a later lap's turn; that is a segment granted early.
-            let placed = cell.compare_exchange(ptr::null_mut(), segment.into_raw(), Ordering::AcqRel, Ordering::Acquire);
+            let placed =
+                cell.compare_exchange(ptr::null_mut(), segment.into_raw(), Ordering::AcqRel, Ordering::Acquire);
             self.advance(limit);
             if placed.is_ok() {
                 return Install::Done;

@@ -59,7 +59,10 @@ pub(crate) mod thread {
             Self(self.0.name(name))
         }
 
-        pub(crate) fn spawn<T: Send + 'static>(self, body: impl FnOnce() -> T + Send + 'static) -> std::io::Result<JoinHandle<T>> {
+        pub(crate) fn spawn<T: Send + 'static>(
+            self,
+            body: impl FnOnce() -> T + Send + 'static,
+        ) -> std::io::Result<JoinHandle<T>> {
             let finished = Arc::new(AtomicBool::new(false));
             let mark = Arc::clone(&finished);
             let thread = self.0.spawn(move || {

@@ -1,0 +1,147 @@
+//! Whole buses: the topic's publish path against unsubscribing and shutting down.
+#![cfg(loom)]
+
+use loom_tests::{Drops, Model};
+use stasis_bus::model::{close_intake, message_type, settle, spawn};
+use stasis_bus::{Bus, Delivery, Pinning, Topic, WaitStrategy};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+type Log = Arc<Mutex<Vec<usize>>>;
+
+const LONG: Duration = Duration::from_secs(1000);
+
+/// A bus of one lane with a small ring.
+fn bus() -> Bus {
+    Bus::builder()
+        .lanes(1)
+        .pinning(Pinning::Off)
+        .wait(WaitStrategy::Park)
+        .ring_capacity(4)
+        .memory_budget(128)
+        .build()
+        .expect("a bus")
+}
+
+/// Lets the lane's worker do what there is and go to sleep; from here on everything is explored.
+fn begin(bus: &Bus) {
+    settle(bus);
+    loom::explore();
+}
+
+/// Subscribes to numbers; the log gets them, 99 for the final message.
+fn subscribe(topic: &Topic, delivery: Delivery, log: &Log, drops: &Drops) -> stasis_bus::Subscription {
+    let (log, probe) = (Arc::clone(log), drops.probe());
+    topic
+        .subscriber()
+        .delivery(delivery)
+        .subscribe(move |received| {
+            let _ = &probe;
+            if received.is_final() {
+                log.lock().unwrap().push(99);
+            } else if let Some(&n) = received.payload::<usize>() {
+                log.lock().unwrap().push(n);
+            }
+        })
+        .expect("subscribed")
+}
+
+/// Promises G2, G3, G5: unsubscribe versus publish versus final message. What was published before comes;
+/// the racing one comes before the final message or not at all; the final one is last and the handler
+/// dropped once; what was not delivered is counted.
+fn unsubscribing_against_publishing(name: &'static str, delivery: Delivery) {
+    Model::new(name).check(move || {
+        loom::stop_exploring();
+        let (log, drops) = (Log::default(), Drops::new());
+        let bus = bus();
+        let topic = bus.topic("calls").unwrap();
+        let kind = message_type::<usize>("n");
+        let subscription = subscribe(&topic, delivery, &log, &drops);
+        topic.publish(kind.message(1)).unwrap();
+        begin(&bus);
+        let publisher = {
+            let (topic, message) = (topic.clone(), kind.message(5));
+            spawn(move || topic.publish(message).unwrap())
+        };
+        let end = subscription.unsubscribe();
+        publisher.join().unwrap();
+        loom::stop_exploring();
+        end.wait().unwrap();
+        let seen = log.lock().unwrap().clone();
+        assert!(matches!(seen[..], [1, 99] | [1, 5, 99]), "{seen:?}");
+        assert_eq!(drops.count(), 1);
+        assert!(!subscription.is_subscribed() && subscription.is_done());
+        topic.publish(kind.message(6)).unwrap();
+        drop((subscription, end, topic));
+        bus.shutdown(LONG).unwrap();
+        assert_eq!(log.lock().unwrap().len(), seen.len(), "nothing after the final message");
+    });
+}
+
+/// On a lane. Mutations: `queue_final` before `control.unsubscribe` and without a position; `deliver`
+/// calling a handler that is gone; see also `lane.rs`.
+#[test]
+fn unsubscribe_against_publish_on_a_lane() {
+    unsubscribing_against_publishing("unsubscribe_against_publish_on_a_lane", Delivery::default());
+}
+
+/// Inline. Mutation: `finish` without the baton.
+#[test]
+fn unsubscribe_against_publish_inline() {
+    unsubscribing_against_publishing("unsubscribe_against_publish_inline", Delivery::Inline);
+}
+
+/// Promise G11: shutdown versus publish. A publish that was accepted is delivered, before the final message;
+/// one that was refused is handed back and delivered to nobody.
+/// Mutations: `publish_wanted` looking at `closed` before pinning; shutdown without the grace period;
+/// lanes stopped before the final messages.
+#[test]
+fn shutdown_against_publish() {
+    Model::new("shutdown_against_publish").preemptions(1).check(|| {
+        loom::stop_exploring();
+        let (log, drops) = (Log::default(), Drops::new());
+        let bus = bus();
+        let topic = bus.topic("calls").unwrap();
+        let kind = message_type::<usize>("n");
+        let subscription = subscribe(&topic, Delivery::default(), &log, &drops);
+        begin(&bus);
+        let publisher = {
+            let (topic, message) = (topic.clone(), kind.message(5));
+            spawn(move || topic.publish(message))
+        };
+        close_intake(&bus);
+        loom::stop_exploring();
+        let report = bus.shutdown(LONG).unwrap();
+        match publisher.join().unwrap() {
+            Ok(()) => assert_eq!(log.lock().unwrap().clone(), [5, 99]),
+            Err(error) => {
+                assert!(error.is_closed());
+                assert_eq!(log.lock().unwrap().clone(), [99]);
+            }
+        }
+        assert_eq!((report.ended, drops.count()), (1, 1));
+        assert!(topic.publish(kind.message(6)).unwrap_err().is_closed());
+        drop((subscription, topic));
+    });
+}
+
+/// Promises G5, G10: a handle dropped during shutdown. Whoever comes first takes the subscription off; it
+/// gets one final message, and shutdown waits for it.
+/// Mutation: shutdown not waiting for those that are leaving already (the engine of 2026-11-23 did not).
+#[test]
+fn shutdown_against_unsubscribe() {
+    Model::new("shutdown_against_unsubscribe").preemptions(1).check(|| {
+        loom::stop_exploring();
+        let (log, drops) = (Log::default(), Drops::new());
+        let bus = bus();
+        let topic = bus.topic("calls").unwrap();
+        let subscription = subscribe(&topic, Delivery::default(), &log, &drops);
+        drop(topic);
+        begin(&bus);
+        let leaver = spawn(move || drop(subscription));
+        bus.shutdown(LONG).unwrap();
+        leaver.join().unwrap();
+        loom::stop_exploring();
+        assert_eq!((log.lock().unwrap().clone(), drops.count()), (vec![99], 1));
+    });
+}

@@ -1,0 +1,65 @@
+//! "It has happened", for threads and tasks.
+#![cfg(loom)]
+
+use loom_tests::{Model, Watched};
+use stasis_bus::model::{Completion, spawn};
+use std::sync::Arc;
+
+/// Promise: a thread that waits wakes (else: deadlock), and sees what was done before completing.
+/// Mutations: `WaitPlan::wait` sleeping right after registering without looking again and ignoring that
+/// registering failed; the swap in `ClosableStack::close` Relaxed; `is_closed` Relaxed.
+#[test]
+fn a_waiting_thread_wakes() {
+    Model::new("a_waiting_thread_wakes").preemptions(3).check(|| {
+        let (done, work) = (Completion::new(), Arc::new(Watched::new(0)));
+        let worker = {
+            let (done, work) = (done.clone(), Arc::clone(&work));
+            spawn(move || {
+                work.set(1);
+                done.complete();
+            })
+        };
+        done.wait();
+        assert_eq!(work.get(), 1);
+        worker.join().unwrap();
+    });
+}
+
+/// Promise: all who wait are woken.
+/// Mutation: `complete` waking the first waiter only.
+#[test]
+fn all_waiting_threads_wake() {
+    Model::new("all_waiting_threads_wake").check(|| {
+        let done = Completion::new();
+        let waiters: Vec<_> = (0..2)
+            .map(|_| {
+                let done = done.clone();
+                spawn(move || done.wait())
+            })
+            .collect();
+        done.complete();
+        for waiter in waiters {
+            waiter.join().unwrap();
+        }
+    });
+}
+
+/// Promise: a task that awaits is woken, even where it registers again meanwhile, and sees what was done.
+/// Mutations: `poll` not looking again after the waker is in its slot; `TaskSlot::set` after `wake_task`
+/// on the first poll; `Waiter::wake` taking the waker before the stack is closed.
+#[test]
+fn a_waiting_task_wakes() {
+    Model::new("a_waiting_task_wakes").preemptions(3).check(|| {
+        let (done, work) = (Completion::new(), Arc::new(Watched::new(0)));
+        let worker = {
+            let (done, work) = (done.clone(), Arc::clone(&work));
+            spawn(move || {
+                work.set(1);
+                done.complete();
+            })
+        };
+        loom::future::block_on(done.waiting());
+        assert_eq!(work.get(), 1);
+        worker.join().unwrap();
+    });
+}

@@ -1,0 +1,81 @@
+//! Retiring a lane's part of a snapshot in two steps.
+#![cfg(loom)]
+
+use loom::cell::Cell;
+use loom_tests::{Drops, Model, Probe};
+use stasis_bus::model::{Part, Reclaimer, SnapshotCell, lane, message_type, pin, spawn};
+use std::sync::{Arc, Mutex};
+
+type Log = Arc<Mutex<Vec<usize>>>;
+
+/// A handler that writes down what it gets (99: the final message) and is not called twice at once.
+fn writer(log: &Log, probe: Probe) -> impl FnMut(&stasis_bus::Message, bool) + Send + 'static + use<> {
+    let (log, inside) = (Arc::clone(log), Cell::new(0));
+    move |message, is_final| {
+        let _ = &probe;
+        inside.set(inside.get() + 1);
+        let number = if is_final { 99 } else { *message.payload::<usize>().unwrap() };
+        log.lock().unwrap().push(number);
+    }
+}
+
+/// Promise: snapshot swap versus publish. A publisher pushes through the list it found while control swaps
+/// it and lets it go; the retiring stands behind what was pushed, and the members go when the lane has passed.
+/// Mutations: `Part::drop` dropping the list instead of retiring it; the `Retire` entry without the
+/// position (0); the swapped list dropped without a grace period and without a pin of the publisher.
+#[test]
+fn a_list_lives_until_its_lane_has_passed_it() {
+    Model::new("a_list_lives_until_its_lane_has_passed_it").check(|| {
+        let (log, drops) = (Log::default(), Drops::new());
+        let reclaimer = Reclaimer::new();
+        let (lane, end) = lane();
+        let listener = lane.listener(writer(&log, drops.probe()));
+        let kind = message_type::<usize>("n");
+        let cell = Arc::new(SnapshotCell::new(vec![lane.part(&[listener])]));
+        let publisher = {
+            let (cell, message) = (Arc::clone(&cell), kind.message(1));
+            spawn(move || {
+                let pin = pin();
+                let pushed = cell.look(|parts: &Vec<Part>| parts.iter().map(|part| part.push(message.clone())).count());
+                drop(pin);
+                pushed
+            })
+        };
+        reclaimer.retire(cell.swap(Vec::new()));
+        let pushed = publisher.join().unwrap();
+        while reclaimer.is_pending() {
+            reclaimer.tick();
+            loom::thread::yield_now();
+        }
+        assert!(lane.stop());
+        end.run(&reclaimer);
+        assert_eq!(log.lock().unwrap().len(), pushed);
+        assert_eq!(drops.count(), 1, "the member went with its list");
+    });
+}
+
+/// Promise: the last of several parts retires the list, behind what was pushed through the others.
+/// Mutations: `parts` counted down Relaxed; `Clone` not counting.
+#[test]
+fn the_last_part_retires() {
+    Model::new("the_last_part_retires").check(|| {
+        let (log, drops) = (Log::default(), Drops::new());
+        let (lane, end) = lane();
+        let listener = lane.listener(writer(&log, drops.probe()));
+        let kind = message_type::<usize>("n");
+        let part = lane.part(&[listener]);
+        let other = {
+            let (part, message) = (part.clone(), kind.message(1));
+            spawn(move || {
+                part.push(message);
+                drop(part);
+            })
+        };
+        let worker = spawn(move || end.run(&Reclaimer::new()));
+        drop(part);
+        other.join().unwrap();
+        assert!(lane.stop());
+        worker.join().unwrap();
+        assert_eq!((log.lock().unwrap().clone(), drops.count()), (vec![1], 1));
+    });
+}

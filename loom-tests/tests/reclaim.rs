@@ -1,0 +1,80 @@
+//! Grace periods: what is retired goes after the pins of that time.
+#![cfg(loom)]
+
+use loom::sync::atomic::{AtomicBool, Ordering};
+use loom_tests::{Drops, Model, Probe, Watched};
+use stasis_bus::model::{Reclaimer, SnapshotCell, full_fence, pin, spawn, synchronize};
+use std::sync::Arc;
+
+/// A value that notices when it is read after its end.
+struct Retired {
+    alive: Arc<Watched>,
+    _probe: Probe,
+}
+
+impl Drop for Retired {
+    fn drop(&mut self) {
+        self.alive.set(0);
+    }
+}
+
+/// Promise: what a pinned thread found in the snapshot is not dropped before it unpins, and is dropped
+/// once in the end.
+/// Mutations: `Reclaimer::tick` dropping the batch at once; the reader not pinned; crossbeam-epoch
+/// unmodelled (`--cfg crossbeam_loom` left out).
+#[test]
+fn a_pin_holds_off_the_drop() {
+    Model::new("a_pin_holds_off_the_drop").check(|| {
+        let drops = Drops::new();
+        let reclaimer = Reclaimer::new();
+        let alive = Arc::new(Watched::new(1));
+        let first = Retired { alive: Arc::clone(&alive), _probe: drops.probe() };
+        let cell = Arc::new(SnapshotCell::new(Some(alive)));
+        let reader = {
+            let cell = Arc::clone(&cell);
+            spawn(move || {
+                let pin = pin();
+                if let Some(alive) = cell.look(Clone::clone) {
+                    assert_eq!(alive.get(), 1);
+                }
+                drop(pin);
+            })
+        };
+        cell.swap(None);
+        reclaimer.retire(first);
+        reclaimer.tick();
+        reader.join().unwrap();
+        while reclaimer.is_pending() {
+            reclaimer.tick();
+            loom::thread::yield_now();
+        }
+        assert_eq!(drops.count(), 1);
+    });
+}
+
+/// Promise: a grace period waits for who was pinned before "closed" was written; who pins later sees
+/// "closed" (delicate point 1, the shutdown of a bus).
+/// Mutations: `synchronize` returning at once; the reader looking before pinning; the fence after
+/// writing left out where epoch's own fence does not stand in for it (it does: see MUTATIONS.md).
+#[test]
+fn a_pin_holds_off_a_grace_period() {
+    Model::new("a_pin_holds_off_a_grace_period").check(|| {
+        let closed = Arc::new(AtomicBool::new(false));
+        let work = Arc::new(Watched::new(1));
+        let publisher = {
+            let (closed, work) = (Arc::clone(&closed), Arc::clone(&work));
+            spawn(move || {
+                let pin = pin();
+                if !closed.load(Ordering::Acquire) {
+                    assert_eq!(work.get(), 1, "the grace period has passed");
+                }
+                drop(pin);
+            })
+        };
+        closed.store(true, Ordering::Release);
+        full_fence();
+        synchronize();
+        work.set(0);
+        publisher.join().unwrap();
+    });
+}

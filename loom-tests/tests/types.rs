@@ -1,0 +1,58 @@
+//! Message types: kept by handles and messages, let go with the last of both.
+#![cfg(loom)]
+
+use loom_tests::{Drops, Model};
+use stasis_bus::model::{formatted_type, spawn};
+
+/// Promise G1: a message keeps its type usable after the last handle is gone; the type's detail is dropped
+/// once, with the last of handles and messages, whichever it is, and its number is free then.
+/// Mutations: the fence in `leave` or in `close` left out; `try_free` not asking for `handles`; not asking
+/// for `living`; `leave` not looking at `closed`.
+#[test]
+fn the_last_of_handles_and_messages_lets_go() {
+    Model::new("the_last_of_handles_and_messages_lets_go").preemptions(3).check(|| {
+        let drops = Drops::new();
+        let probe = drops.probe();
+        let kind = formatted_type("n", move |n| {
+            let _ = &probe;
+            Some(n.to_string())
+        });
+        let id = kind.id();
+        let message = kind.message(7);
+        let reader = spawn(move || {
+            assert_eq!(message.to_json().as_deref(), Some("7"));
+            drop(message);
+        });
+        drop(kind);
+        reader.join().unwrap();
+        assert_eq!(drops.count(), 1);
+        assert_eq!(formatted_type("m", |_| None).id(), id, "the number is used again");
+    });
+}
+
+/// Promise: a handle cloned and dropped on another thread neither frees the type early nor keeps it.
+/// Mutations: `Clone` not counting; the subtraction in `Drop` as a load and a store.
+#[test]
+fn handles_on_two_threads_let_go_once() {
+    Model::new("handles_on_two_threads_let_go_once").preemptions(3).check(|| {
+        let drops = Drops::new();
+        let probe = drops.probe();
+        let kind = formatted_type("n", move |_| {
+            let _ = &probe;
+            None
+        });
+        let other = {
+            let kind = kind.clone();
+            spawn(move || {
+                let message = kind.message(1);
+                drop(kind);
+                message
+            })
+        };
+        drop(kind);
+        let message = other.join().unwrap();
+        assert_eq!(drops.count(), 0);
+        drop(message);
+        assert_eq!(drops.count(), 1);
+    });
+}

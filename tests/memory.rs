@@ -1,0 +1,80 @@
+//! What subscriptions cost in memory (pain 17: they are cheap entries). Alone in its process: it counts
+//! the bytes in use.
+mod common;
+
+use common::{PATIENCE, bus, number};
+use stasis_bus::{Delivery, Home, Subscription};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicIsize, Ordering};
+
+struct Counting;
+
+static IN_USE: AtomicIsize = AtomicIsize::new(0);
+
+// SAFETY: all is left to the system's allocator.
+#[allow(unsafe_code)]
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        IN_USE.fetch_add(layout.size() as isize, Ordering::Relaxed);
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        IN_USE.fetch_sub(layout.size() as isize, Ordering::Relaxed);
+        // SAFETY: as the caller promises.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Bytes in use when it stops falling: retired lists and freed messages need a moment.
+fn settled() -> isize {
+    let mut last = IN_USE.load(Ordering::SeqCst);
+    for _ in 0..100 {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        let now = IN_USE.load(Ordering::SeqCst);
+        if now >= last {
+            return now;
+        }
+        last = now;
+    }
+    last
+}
+
+#[test]
+fn a_hundred_thousand_subscriptions_take_less_than_200_bytes_each_and_give_them_back() {
+    let bus = bus(2);
+    let topic = bus.topic("t").unwrap();
+    let kind = number(&bus);
+    // What every bus has once: the first subscription of a lane, this thread's pools.
+    // Nobody listens for changes: else every subscription is told of every other.
+    let subscribe = |n: usize| {
+        topic.subscriber().delivery(Delivery::Lane(Home::Lane(n % 2))).accept(&kind).subscribe(|_| ()).unwrap()
+    };
+    let _first = [0, 1].map(subscribe);
+    let count = if cfg!(miri) { 1_000 } else { 100_000 };
+    let before = settled();
+    let mut subscriptions: Vec<Subscription> = Vec::with_capacity(count);
+    let handles = IN_USE.load(Ordering::SeqCst) - before;
+    for n in 0..count {
+        // A handler without captures takes no memory of its own.
+        subscriptions.push(subscribe(n));
+    }
+    assert_eq!(topic.subscribers(), count + 2);
+    let each = (settled() - before - handles) / count as isize;
+    println!("{each} bytes for each subscription, and a handle of {}", size_of::<Subscription>());
+    assert!(each + (size_of::<Subscription>() as isize) < 200, "{each} bytes each");
+
+    topic.publish_sync(kind.message(1), &subscriptions[count - 1]).unwrap();
+    topic.publish_sync(kind.message(1), &subscriptions[count - 2]).unwrap();
+    assert_eq!(bus.stats().delivered, 2 * (count as u64 + 2), "everybody got both");
+    let ends: Vec<_> = subscriptions.iter().rev().map(Subscription::unsubscribe).collect();
+    ends.iter().for_each(|end| end.wait_timeout(PATIENCE).unwrap());
+    drop((ends, subscriptions));
+    common::eventually("the memory is given back", || {
+        drop(subscribe(0)); // coming and going looks after what was retired
+        IN_USE.load(Ordering::SeqCst) - before < 4 << 20
+    });
+}
