@@ -20,17 +20,8 @@ use crate::sync::plain::AtomicU64;
 use crate::sync::{Arc, fence, park, stack};
 use crate::{reclaim, ring, snapshot, sync};
 
-/// Starts a thread of a model: as `loom::thread::spawn`, with the engine's thread-locals destroyed at
-/// its end.
-pub fn spawn<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> loom::thread::JoinHandle<T> {
-    loom::thread::spawn(move || {
-        let value = body();
-        end_thread();
-        value
-    })
-}
-
-/// Destroys the engine's thread-locals of the calling thread, as its end does.
+/// Destroys the engine's thread-locals of the calling thread, as its end does (in a model; elsewhere threads
+/// do that themselves).
 pub fn end_thread() {
     sync::end_thread();
 }

@@ -51,20 +51,24 @@ pub struct Filter {
     mode: Mode,
     formatters: u8,
     accepted: Vec<usize>,
-    declined: Vec<usize>,
+    excluded: Vec<usize>,
 }
 
 impl Filter {
     /// Accepts a type.
     pub fn accept(&mut self, kind: usize) {
-        self.declined.retain(|other| *other != kind);
+        self.excluded.retain(|other| *other != kind);
         self.accepted.push(kind);
     }
 
-    /// Declines a type.
+    /// Takes a type off the accepted ones.
     pub fn decline(&mut self, kind: usize) {
         self.accepted.retain(|other| *other != kind);
-        self.declined.push(kind);
+    }
+
+    /// Never lets a type through, until it is accepted.
+    pub fn exclude(&mut self, kind: usize) {
+        self.excluded.push(kind);
     }
 
     /// Sets the mode, unless it is forced.
@@ -80,7 +84,7 @@ impl Filter {
     }
 
     fn accepts(&self, Kind(kind, formatters): Kind) -> bool {
-        if self.declined.contains(&kind) {
+        if self.excluded.contains(&kind) {
             return false;
         }
         let (by_type, by_formatter) = (self.mode == Mode::Selective, self.formatters != 0);

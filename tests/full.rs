@@ -271,6 +271,8 @@ fn beyond_the_capacity_a_lane_grows_within_the_budget_and_shrinks_again() {
     listener.unsubscribe_and_join(PATIENCE).unwrap();
     assert!(log.values().into_iter().eq(0..30_000));
     let after = bus.stats();
-    assert_eq!((after.ring_bytes, after.refused), (before, 0));
+    // One segment of 512 entries more than the base may stay.
+    assert!(after.ring_bytes <= before + 512 * 16, "{after:?}");
+    assert_eq!(after.refused, 0);
     assert!(after.lanes[0].high_water >= 29_000, "{after:?}");
 }

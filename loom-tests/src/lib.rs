@@ -21,4 +21,4 @@
 mod runner;
 
 #[cfg(loom)]
-pub use runner::{Drops, Model, Probe, Watched};
+pub use runner::{Drops, Model, Probe, Watched, spawn};

@@ -52,6 +52,15 @@ impl Model {
     }
 }
 
+/// Starts a thread of a model: as `loom::thread::spawn`, with the engine's thread-locals destroyed at its end.
+pub fn spawn<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> loom::thread::JoinHandle<T> {
+    loom::thread::spawn(move || {
+        let value = body();
+        stasis_bus::model::end_thread();
+        value
+    })
+}
+
 /// A number threads share without synchronising: an access that is not ordered after the writes before
 /// it fails the model.
 #[derive(Debug)]

@@ -2,8 +2,8 @@
 #![cfg(loom)]
 
 use loom::sync::atomic::{AtomicUsize, Ordering};
-use loom_tests::{Drops, Model};
-use stasis_bus::model::{Baton, Inline, message_type, spawn};
+use loom_tests::{Drops, Model, spawn};
+use stasis_bus::model::{Baton, Inline, message_type};
 use std::sync::{Arc, Mutex};
 
 /// Promise: one holder at a time; who announces work either does it or leaves it to the holder; none is

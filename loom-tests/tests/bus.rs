@@ -1,8 +1,8 @@
 //! Whole buses: the topic's publish path against unsubscribing and shutting down.
 #![cfg(loom)]
 
-use loom_tests::{Drops, Model};
-use stasis_bus::model::{close_intake, message_type, settle, spawn};
+use loom_tests::{Drops, Model, spawn};
+use stasis_bus::model::{close_intake, message_type, settle};
 use stasis_bus::{Bus, Delivery, Pinning, Topic, WaitStrategy};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -50,7 +50,7 @@ fn subscribe(topic: &Topic, delivery: Delivery, log: &Log, drops: &Drops) -> sta
 /// the racing one comes before the final message or not at all; the final one is last and the handler
 /// dropped once; what was not delivered is counted.
 fn unsubscribing_against_publishing(name: &'static str, delivery: Delivery) {
-    Model::new(name).check(move || {
+    Model::new(name).preemptions(if delivery == Delivery::Inline { 2 } else { 1 }).check(move || {
         loom::stop_exploring();
         let (log, drops) = (Log::default(), Drops::new());
         let bus = bus();
@@ -97,7 +97,7 @@ fn unsubscribe_against_publish_inline() {
 /// lanes stopped before the final messages.
 #[test]
 fn shutdown_against_publish() {
-    Model::new("shutdown_against_publish").preemptions(1).check(|| {
+    Model::new("shutdown_against_publish").check(|| {
         loom::stop_exploring();
         let (log, drops) = (Log::default(), Drops::new());
         let bus = bus();

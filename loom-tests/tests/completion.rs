@@ -1,8 +1,8 @@
 //! "It has happened", for threads and tasks.
 #![cfg(loom)]
 
-use loom_tests::{Model, Watched};
-use stasis_bus::model::{Completion, spawn};
+use loom_tests::{Model, Watched, spawn};
+use stasis_bus::model::Completion;
 use std::sync::Arc;
 
 /// Promise: a thread that waits wakes (else: deadlock), and sees what was done before completing.

@@ -1,8 +1,8 @@
 //! The hint: whether anybody accepts a type, without loading the snapshot.
 #![cfg(loom)]
 
-use loom_tests::Model;
-use stasis_bus::model::{Hint, message_type, spawn};
+use loom_tests::{Model, spawn};
+use stasis_bus::model::{Hint, message_type};
 use std::sync::Arc;
 
 /// Promise G3: a type that is accepted all the time is covered at every moment, while filters change from

@@ -1,8 +1,8 @@
 //! A lane and its worker: order, control entries at their place, sleeping, stopping.
 #![cfg(loom)]
 
-use loom_tests::{Drops, Model};
-use stasis_bus::model::{Completion, Reclaimer, lane, message_type, spawn};
+use loom_tests::{Drops, Model, spawn};
+use stasis_bus::model::{Completion, Reclaimer, lane, message_type};
 use std::sync::{Arc, Mutex};
 
 type Log = Arc<Mutex<Vec<usize>>>;

@@ -1,8 +1,8 @@
 //! Message memory that goes back to its publisher, and an allocator that watches it.
 #![cfg(loom)]
 
-use loom_tests::{Drops, Model};
-use stasis_bus::model::{flush, gather_on_this_thread, message_type, spawn};
+use loom_tests::{Drops, Model, spawn};
+use stasis_bus::model::{flush, gather_on_this_thread, message_type};
 
 mod watch {
     //! Message blocks are the allocations aligned to 64 bytes exactly: freed ones are filled with a

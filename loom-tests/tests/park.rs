@@ -2,8 +2,8 @@
 #![cfg(loom)]
 
 use loom::thread;
-use loom_tests::{Drops, Model};
-use stasis_bus::model::{Budget, Consumer, Sleeper, Stack, ring, sleep, spawn};
+use loom_tests::{Drops, Model, spawn};
+use stasis_bus::model::{Budget, Consumer, Sleeper, Stack, ring, sleep};
 use std::sync::Arc;
 
 /// Sleeps as a lane's worker does, unless `work` says there is some.

@@ -2,8 +2,8 @@
 #![cfg(loom)]
 
 use loom::cell::Cell;
-use loom_tests::{Drops, Model, Probe};
-use stasis_bus::model::{Part, Reclaimer, SnapshotCell, lane, message_type, pin, spawn};
+use loom_tests::{Drops, Model, Probe, spawn};
+use stasis_bus::model::{Part, Reclaimer, SnapshotCell, lane, message_type, pin};
 use std::sync::{Arc, Mutex};
 
 type Log = Arc<Mutex<Vec<usize>>>;

@@ -2,8 +2,8 @@
 #![cfg(loom)]
 
 use loom::sync::atomic::{AtomicBool, Ordering};
-use loom_tests::{Drops, Model, Probe, Watched};
-use stasis_bus::model::{Reclaimer, SnapshotCell, full_fence, pin, spawn, synchronize};
+use loom_tests::{Drops, Model, Probe, Watched, spawn};
+use stasis_bus::model::{Reclaimer, SnapshotCell, full_fence, pin, synchronize};
 use std::sync::Arc;
 
 /// A value that notices when it is read after its end.

@@ -3,7 +3,7 @@
 
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
-use loom_tests::{Drops, Model, Probe};
+use loom_tests::{Drops, Model, Probe, spawn};
 use stasis_bus::model::{Budget, Consumer, ring};
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ fn an_entry_is_seen_whole() {
         let drops = Drops::new();
         let (ring, mut consumer) = ring(1, 2, 2, &Budget::new(0));
         let probe = drops.probe();
-        let producer = thread::spawn(move || ring.push(probe, 7));
+        let producer = spawn(move || ring.push(probe, 7));
         assert_eq!(next(&mut consumer), 7);
         assert_eq!(drops.count(), 1);
         assert!(consumer.pop().is_none());
@@ -45,14 +45,14 @@ fn a_push_that_returned_first_comes_out_first() {
         let (one, two) = (drops.probe(), drops.probe());
         let first = {
             let (ring, said) = (ring.clone(), Arc::clone(&said));
-            thread::spawn(move || {
+            spawn(move || {
                 ring.push(one, 1);
                 said.store(true, Ordering::Release);
                 ring.push(two, 2);
             })
         };
         let three = drops.probe();
-        let second = thread::spawn(move || {
+        let second = spawn(move || {
             let after = said.load(Ordering::Acquire);
             ring.push(three, 3);
             after
@@ -79,7 +79,7 @@ fn segments_are_used_again() {
         // One slot a segment: every pop leaves one, every push needs one.
         let (ring, mut consumer) = ring(0, 2, 2, &Budget::new(0));
         let probes: Vec<_> = (0..5).map(|_| drops.probe()).collect();
-        let producer = thread::spawn(move || {
+        let producer = spawn(move || {
             for (number, probe) in probes.into_iter().enumerate() {
                 ring.push(probe, number);
             }
@@ -109,7 +109,7 @@ fn two_producers_grow_at_once() {
         let producers: Vec<_> = (0..2)
             .map(|at| {
                 let (ring, probe) = (ring.clone(), drops.probe());
-                thread::spawn(move || ring.push(probe, 10 + at))
+                spawn(move || ring.push(probe, 10 + at))
             })
             .collect();
         let mut got = vec![next(&mut consumer)];
@@ -143,7 +143,7 @@ fn unread_entries_are_dropped_once() {
         let probes = [drops.probe(), drops.probe(), drops.probe()];
         let producer = {
             let ring = ring.clone();
-            thread::spawn(move || {
+            spawn(move || {
                 for probe in probes {
                     ring.push(probe, 0);
                 }
@@ -170,7 +170,7 @@ fn full_does_not_stay() {
         ring.push(drops.probe(), 0);
         let producer = {
             let (ring, probe) = (ring.clone(), drops.probe());
-            thread::spawn(move || ring.push(probe, 1))
+            spawn(move || ring.push(probe, 1))
         };
         assert_eq!(next(&mut consumer), 0);
         producer.join().unwrap();

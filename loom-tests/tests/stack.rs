@@ -1,8 +1,7 @@
 //! The stack that is taken whole and closed for good.
 #![cfg(loom)]
 
-use loom::thread;
-use loom_tests::{Drops, Model, Watched};
+use loom_tests::{Drops, Model, Watched, spawn};
 use stasis_bus::model::Stack;
 use std::sync::Arc;
 
@@ -20,7 +19,7 @@ fn values_are_taken_once_in_order() {
         let stack = Arc::new(Stack::new());
         let pusher = {
             let stack = Arc::clone(&stack);
-            thread::spawn(move || {
+            spawn(move || {
                 for n in 1..=2 {
                     stack.push(value(n)).unwrap();
                 }
@@ -48,7 +47,7 @@ fn a_push_against_a_close_is_not_lost() {
         let done = Arc::new(value(0));
         let pusher = {
             let (stack, probe, done) = (Arc::clone(&stack), (drops.probe(), value(1)), Arc::clone(&done));
-            thread::spawn(move || {
+            spawn(move || {
                 let back = stack.push(probe).is_err();
                 if back || stack.is_closed() {
                     assert_eq!(done.get(), 9, "seen with the closing");
@@ -77,11 +76,11 @@ fn two_takers_share() {
         stack.push(value(1)).unwrap();
         let other = {
             let stack = Arc::clone(&stack);
-            thread::spawn(move || stack.take().len())
+            spawn(move || stack.take().len())
         };
         let pusher = {
             let stack = Arc::clone(&stack);
-            thread::spawn(move || stack.push(value(2)).is_ok())
+            spawn(move || stack.push(value(2)).is_ok())
         };
         let mine = stack.take().len();
         let theirs = other.join().unwrap();

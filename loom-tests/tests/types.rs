@@ -1,8 +1,8 @@
 //! Message types: kept by handles and messages, let go with the last of both.
 #![cfg(loom)]
 
-use loom_tests::{Drops, Model};
-use stasis_bus::model::{formatted_type, spawn};
+use loom_tests::{Drops, Model, spawn};
+use stasis_bus::model::formatted_type;
 
 /// Promise G1: a message keeps its type usable after the last handle is gone; the type's detail is dropped
 /// once, with the last of handles and messages, whichever it is, and its number is free then.

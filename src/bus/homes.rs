@@ -132,7 +132,7 @@ impl Homes {
     pub(crate) fn start_dedicated(&self, topic: &str) -> Result<Arc<Lane<Subscriber>>, SubscribeError> {
         let size = RingSize {
             slot_bits: DEDICATED_SLOT_BITS,
-            capacity: 2 << DEDICATED_SLOT_BITS,
+            capacity: 4 << DEDICATED_SLOT_BITS,
             most: self.most.min(DEDICATED_MOST),
         };
         let (lane, end) = Lane::new(format!("own/{topic}"), size, Arc::clone(&self.budget));

@@ -121,9 +121,9 @@ impl<'a> SubscriberBuilder<'a> {
         self
     }
 
-    /// Never delivers this type, whatever else is accepted.
+    /// Never delivers this type, whatever mode and formatters say, unless it is accepted later.
     pub fn decline(mut self, kind: &impl AsRef<AnyMessageType>) -> Self {
-        self.filter.decline(kind.as_ref());
+        self.filter.exclude(kind.as_ref());
         self
     }
 
@@ -283,7 +283,8 @@ impl Subscription {
         self.refilter(|filter| filter.accept(kind));
     }
 
-    /// Does not get this type any more, from publishes that begin afterwards.
+    /// Takes this type off the accepted ones, for publishes that begin afterwards. As in Stasis this changes
+    /// nothing while the mode is not selective, or if a formatter lets the message through.
     pub fn decline(&self, kind: &impl AsRef<AnyMessageType>) {
         let kind = kind.as_ref();
         self.refilter(|filter| filter.decline(kind));

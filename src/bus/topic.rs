@@ -101,7 +101,7 @@ impl TopicInner {
     #[inline]
     fn publish(&self, message: Message) -> Result<(), PublishError> {
         if self.hint.covers_message(&message) {
-            return self.publish_wanted(message);
+            return self.publish_wanted(message, false);
         }
         if self.bus.is_closed() {
             return Err(PublishError::Closed(message));
@@ -110,7 +110,8 @@ impl TopicInner {
         Ok(())
     }
 
-    fn publish_wanted(&self, message: Message) -> Result<(), PublishError> {
+    /// `control`: finds room in full queues too.
+    fn publish_wanted(&self, message: Message, control: bool) -> Result<(), PublishError> {
         let (id, formatters) = (message.type_id(), message.formatters());
         let pin = reclaim::pin();
         // After pinning: shutdown closes first and then waits for those who are pinned.
@@ -121,9 +122,11 @@ impl TopicInner {
         let list = self.list.load();
         let interested = || list.parts.iter().filter(|part| part.audience().interest().covers(id, formatters));
         let with_inline = list.inline.interest().covers(id, formatters);
-        let full = interested().any(|part| part.lane().is_full())
-            || with_inline && list.inline.iter().any(|entry| entry.member.is_full() && entry.accepts(&message));
-        if full {
+        let full = || {
+            interested().any(|part| part.lane().is_full())
+                || with_inline && list.inline.iter().any(|entry| entry.member.is_full() && entry.accepts(&message))
+        };
+        if !control && full() {
             drop(list);
             drop(pin);
             self.bus.counters.count(Count::Refused);
@@ -159,8 +162,8 @@ impl TopicInner {
     fn publish_change(&self, subscription: u64, kind: ChangeKind) {
         let change = SubscriptionChange::message_type();
         if self.hint.covers(change.id(), change.formatters()) {
-            // A refusal is counted; there is nobody here to hand the message back to.
-            let _ = self.publish(SubscriptionChange::message(&self.name, subscription, kind));
+            // Refused after shutdown only, when nobody is left to see it.
+            let _ = self.publish_wanted(SubscriptionChange::message(&self.name, subscription, kind), true);
         }
     }
 
@@ -177,7 +180,7 @@ impl TopicInner {
         self.bus.homes.leave(subscriber, self);
         let message = SubscriptionChange::message(&self.name, subscriber.id(), ChangeKind::Unsubscribe);
         if self.hint.covers_message(&message) {
-            let _ = self.publish(message.clone());
+            let _ = self.publish_wanted(message.clone(), true);
         }
         subscriber.queue_final(message);
     }

@@ -131,7 +131,7 @@ impl InlineQueue {
 
     fn waiting(&self) -> &Waiting {
         self.waiting.get_or_init(|| {
-            let (ring, consumer) = ring(SLOT_BITS, 2 << SLOT_BITS, MOST, Arc::clone(&self.budget));
+            let (ring, consumer) = ring(SLOT_BITS, 4 << SLOT_BITS, MOST, Arc::clone(&self.budget));
             Waiting { ring, consumer: Mutex::new(Some(consumer)) }
         })
     }

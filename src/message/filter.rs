@@ -95,7 +95,8 @@ pub(crate) struct Filter {
     pub(crate) mode: FilterMode,
     pub(crate) formatters: Formatters,
     accepted: TypeSet,
-    declined: TypeSet,
+    /// Never accepted, whatever mode and formatters say.
+    excluded: TypeSet,
     /// Keeps the named types alive, so that no other type gets their numbers.
     named: Vec<AnyMessageType>,
 }
@@ -104,14 +105,19 @@ impl Filter {
     /// Accepts a type; without effect on what is delivered while the mode is not selective.
     pub(crate) fn accept(&mut self, kind: &AnyMessageType) {
         self.accepted.insert(kind.id());
-        self.declined.remove(kind.id());
+        self.excluded.remove(kind.id());
         self.keep(kind);
     }
 
-    /// Declines a type: never delivered, whatever mode and formatters say, until accepted again.
+    /// Takes a type off the accepted ones; without effect on what is delivered while the mode is not
+    /// selective (as in Stasis).
     pub(crate) fn decline(&mut self, kind: &AnyMessageType) {
         self.accepted.remove(kind.id());
-        self.declined.insert(kind.id());
+    }
+
+    /// Never delivers a type, whatever mode and formatters say, until it is accepted.
+    pub(crate) fn exclude(&mut self, kind: &AnyMessageType) {
+        self.excluded.insert(kind.id());
         self.keep(kind);
     }
 
@@ -128,19 +134,19 @@ impl Filter {
         }
     }
 
-    /// Whether everything is accepted but what was declined.
+    /// Whether everything is accepted but what was excluded.
     fn is_open(&self) -> bool {
         self.mode != FilterMode::Selective && self.formatters.is_empty()
     }
 
     /// Whether no message is ever rejected.
     pub(crate) fn accepts_all(&self) -> bool {
-        self.is_open() && self.declined == TypeSet::default()
+        self.is_open() && self.excluded == TypeSet::default()
     }
 
     /// Whether a message of this type and these formatters is accepted.
     pub(crate) fn accepts_type(&self, id: TypeId, formatters: Formatters) -> bool {
-        !self.declined.contains(id)
+        !self.excluded.contains(id)
             && (self.is_open()
                 || self.formatters.intersects(formatters)
                 || self.mode == FilterMode::Selective && self.accepted.contains(id))
@@ -166,7 +172,7 @@ impl Interest {
     pub(crate) fn add(&mut self, filter: Option<&Filter>) {
         match filter {
             None => self.all = true,
-            // A declined type does not narrow the union: filters decide in the end.
+            // An excluded type does not narrow the union: filters decide in the end.
             Some(filter) if filter.is_open() => self.all = true,
             Some(filter) => {
                 self.formatters = self.formatters | filter.formatters;

@@ -360,9 +360,10 @@ impl Outbox {
         if !self.on.get() {
             return false;
         }
-        let at = (owner.0.addr() >> 5) % OUTBOX;
         // SAFETY: thread-local, and nothing below calls back into the outbox.
-        let chain = unsafe { &mut (*self.chains.get())[at] };
+        let chains = unsafe { &mut *self.chains.get() };
+        let at = (owner.0.addr() >> 5) % chains.len();
+        let chain = &mut chains[at];
         if chain.owner != owner && chain.len > 0 {
             std::mem::replace(chain, Chain::EMPTY).hand_over();
         }

@@ -287,7 +287,8 @@ impl<E: Entry> Reader<E> {
         // Release: meets the Acquire in `install`.
         segments.floor.store(self.head.get(), Ordering::Release);
         let read = self.current;
-        if segments.limit().since(self.head) >= self.base * length {
+        // One more than the base may stay: a ring that needed it once needs it at every segment.
+        if segments.limit().since(self.head) > self.base * length {
             // SAFETY: out of the directory; invariant "quiet": nobody is in it.
             unsafe { read.free(segments.layout.slots()) };
             segments.budget.give(segments.segment_bytes());

@@ -65,6 +65,10 @@ mod real {
 
     pub(crate) use {global, local};
 
+    /// Threads do it themselves.
+    #[cfg(fuzzing)]
+    pub(crate) fn end_thread() {}
+
     /// `std::cell::UnsafeCell` with loom's access methods.
     #[derive(Debug, Default)]
     pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);

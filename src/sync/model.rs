@@ -154,10 +154,12 @@ pub(crate) struct LocalKey<T: 'static>(pub(crate) fn() -> T);
 #[derive(Debug)]
 pub(crate) struct AccessError;
 
+type Local = Rc<dyn Any>;
+
 #[derive(Default)]
 struct Locals {
     /// By address of the key; `None`: gone.
-    values: RefCell<Vec<(usize, Option<Rc<dyn Any>>)>>,
+    values: RefCell<Vec<(usize, Option<Local>)>>,
 }
 
 loom::thread_local! {
@@ -178,7 +180,7 @@ impl<T: 'static> LocalKey<T> {
             Err(_) | Ok(Some(None)) => return Err(AccessError),
             Ok(Some(Some(value))) => value,
             Ok(None) => {
-                let value: Rc<dyn Any> = Rc::new((self.0)());
+                let value: Local = Rc::new((self.0)());
                 LOCALS.with(|locals| locals.values.borrow_mut().push((key, Some(Rc::clone(&value)))));
                 value
             }

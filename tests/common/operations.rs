@@ -243,7 +243,7 @@ impl Twins {
             2 => {
                 let (kind, number) = self.named_kind(kinds[0]);
                 builder = builder.decline(kind);
-                naive.decline(number);
+                naive.exclude(number);
             }
             _ => {
                 let bits = kinds[0] % 8;
