@@ -75,6 +75,11 @@
 
 pub mod error;
 
+/// Compiles the README's examples.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod bus;
 mod clock;
 mod contain;
