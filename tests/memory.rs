@@ -63,9 +63,10 @@ fn a_hundred_thousand_subscriptions_take_less_than_200_bytes_each_and_give_them_
         subscriptions.push(subscribe(n));
     }
     assert_eq!(topic.subscribers(), count + 2);
-    let each = (settled() - before - handles) / count as isize;
-    println!("{each} bytes for each subscription, and a handle of {}", size_of::<Subscription>());
-    assert!(each + (size_of::<Subscription>() as isize) < 200, "{each} bytes each");
+    let each = || (IN_USE.load(Ordering::SeqCst) - before - handles) / count as isize;
+    // Retired lists and freed messages need a moment, more of it on a busy machine.
+    common::eventually("less than 200 bytes each", || each() + (size_of::<Subscription>() as isize) < 200);
+    println!("{} bytes for each subscription, and a handle of {}", each(), size_of::<Subscription>());
 
     topic.publish_sync(kind.message(1), &subscriptions[count - 1]).unwrap();
     topic.publish_sync(kind.message(1), &subscriptions[count - 2]).unwrap();

@@ -57,8 +57,8 @@ fn unsubscribing_against_publishing(name: &'static str, delivery: Delivery) {
         let topic = bus.topic("calls").unwrap();
         let kind = message_type::<usize>("n");
         let subscription = subscribe(&topic, delivery, &log, &drops);
-        topic.publish(kind.message(1)).unwrap();
         begin(&bus);
+        topic.publish(kind.message(1)).unwrap();
         let publisher = {
             let (topic, message) = (topic.clone(), kind.message(5));
             spawn(move || topic.publish(message).unwrap())

@@ -21,37 +21,49 @@ fn writer(log: &Log, probe: Probe) -> impl FnMut(&stasis_bus::Message, bool) + S
 
 /// Promise: snapshot swap versus publish. A publisher pushes through the list it found while control swaps
 /// it and lets it go; the retiring stands behind what was pushed, and the members go when the lane has passed.
-/// Mutations: `Part::drop` dropping the list instead of retiring it; the `Retire` entry without the
-/// position (0); the swapped list dropped without a grace period and without a pin of the publisher.
+/// Mutations: `Part::drop` dropping the list instead of retiring it; no grace period.
 #[test]
 fn a_list_lives_until_its_lane_has_passed_it() {
-    Model::new("a_list_lives_until_its_lane_has_passed_it").check(|| {
-        let (log, drops) = (Log::default(), Drops::new());
-        let reclaimer = Reclaimer::new();
-        let (lane, end) = lane();
-        let listener = lane.listener(writer(&log, drops.probe()));
-        let kind = message_type::<usize>("n");
-        let cell = Arc::new(SnapshotCell::new(vec![lane.part(&[listener])]));
-        let publisher = {
-            let (cell, message) = (Arc::clone(&cell), kind.message(1));
-            spawn(move || {
-                let pin = pin();
-                let pushed = cell.look(|parts: &Vec<Part>| parts.iter().map(|part| part.push(message.clone())).count());
-                drop(pin);
-                pushed
-            })
-        };
-        reclaimer.retire(cell.swap(Vec::new()));
-        let pushed = publisher.join().unwrap();
-        while reclaimer.is_pending() {
-            reclaimer.tick();
-            loom::thread::yield_now();
-        }
-        assert!(lane.stop());
-        end.run(&reclaimer);
-        assert_eq!(log.lock().unwrap().len(), pushed);
-        assert_eq!(drops.count(), 1, "the member went with its list");
-    });
+    Model::new("a_list_lives_until_its_lane_has_passed_it").check(|| swap_against_publish(false));
+}
+
+/// The same with the lane's worker running meanwhile.
+#[test]
+fn a_list_lives_while_its_lane_runs() {
+    Model::new("a_list_lives_while_its_lane_runs").preemptions(1).check(|| swap_against_publish(true));
+}
+
+fn swap_against_publish(lane_runs: bool) {
+    let (log, drops) = (Log::default(), Drops::new());
+    let reclaimer = Reclaimer::new();
+    let (lane, end) = lane();
+    let listener = lane.listener(writer(&log, drops.probe()));
+    let kind = message_type::<usize>("n");
+    let cell = Arc::new(SnapshotCell::new(vec![lane.part(&[listener])]));
+    let publisher = {
+        let (cell, message) = (Arc::clone(&cell), kind.message(1));
+        spawn(move || {
+            let pin = pin();
+            let pushed = cell.look(|parts: &Vec<Part>| parts.iter().map(|part| part.push(message.clone())).count());
+            drop(pin);
+            pushed
+        })
+    };
+    let mut end = Some(end);
+    let worker = lane_runs.then(|| end.take()).flatten().map(|end| spawn(move || end.run(&Reclaimer::new())));
+    reclaimer.retire(cell.swap(Vec::new()));
+    let pushed = publisher.join().unwrap();
+    while reclaimer.is_pending() {
+        reclaimer.tick();
+        loom::thread::yield_now();
+    }
+    assert!(lane.stop());
+    match worker {
+        Some(worker) => worker.join().unwrap(),
+        None => end.expect("kept").run(&reclaimer),
+    }
+    assert_eq!(log.lock().unwrap().len(), pushed);
+    assert_eq!(drops.count(), 1, "the member went with its list");
 }
 
 /// Promise: the last of several parts retires the list, behind what was pushed through the others.

@@ -1,1 +1,111 @@
-//! Comparison with peers.
+//! stasis-bus beside its peers: equal work, interleaved, exact counts.
+//!
+//! ```text
+//!   scenario ─┐            ┌► subscribers (count, sum, tell the meter)
+//!   contender ┴► round ────┤
+//!                          └► publishers (make and publish)         rounds ─► report: table, JSON
+//! ```
+//!
+//! See `README.md` for the method and how to read the table.
+
+mod contender;
+mod contenders;
+mod machine;
+mod message;
+mod meter;
+mod report;
+mod round;
+mod scenario;
+mod subscriber;
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::PathBuf;
+
+use clap::Parser;
+
+use crate::contenders::OURS;
+use crate::machine::{Machine, Ticks};
+use crate::report::{Report, Row};
+
+/// Name of the memory allocator, for the head of the table.
+const ALLOCATOR: &str = if cfg!(feature = "mimalloc") { "mimalloc" } else { "the system's" };
+
+/// stasis-bus beside its peers.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub struct Options {
+    /// Rounds over all contenders.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    rounds: u64,
+    /// Only contenders with this in their name, and stasis-bus to compare with. May be repeated.
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// Only this scenario (1->0, 1->1, 1->8, 4->8, 1->1000). May be repeated.
+    #[arg(long, value_name = "NAME")]
+    scenario: Vec<String>,
+    /// Times the usual number of messages.
+    #[arg(long, default_value_t = 1.0)]
+    scale: f64,
+    /// Write all rounds to this file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// Measures and prints.
+///
+/// # Errors
+/// What went wrong: unknown names, a contender that did not deliver exactly or in time, a file that
+/// cannot be written.
+pub fn run(options: &Options) -> Result<(), String> {
+    let contenders = contenders::all();
+    let chosen = |name: &str| {
+        options.only.is_empty() || name == OURS || options.only.iter().any(|part| name.contains(part.as_str()))
+    };
+    for name in &options.only {
+        if !contenders.iter().any(|contender| contender.name().contains(name.as_str())) {
+            return Err(format!("no contender has \"{name}\" in its name"));
+        }
+    }
+    for name in &options.scenario {
+        if !scenario::ALL.iter().any(|scenario| scenario.name == name) {
+            return Err(format!("there is no scenario \"{name}\""));
+        }
+    }
+    let mut runs = Vec::new();
+    let mut rows = Vec::new();
+    for scenario in scenario::ALL {
+        if options.scenario.is_empty() || options.scenario.iter().any(|name| name == scenario.name) {
+            for contender in contenders.iter().filter(|one| chosen(&one.name()) && one.fits(scenario.shape)) {
+                runs.push((contender, scenario.scaled(options.scale)));
+                rows.push(Row::new(scenario.name, contender.name()));
+            }
+        }
+    }
+    let machine = Machine::this();
+    let rounds = options.rounds as usize;
+    println!("{}", report::head(&machine, rounds, options.scale));
+    let before = Ticks::now();
+    for round in 0..rounds {
+        for step in 0..runs.len() {
+            // Another neighbour before each, every round.
+            let at = (step + round * runs.len() / rounds) % runs.len();
+            let (contender, scenario) = &runs[at];
+            eprint!("\r\x1b[Kround {}/{rounds}: {} {}", round + 1, scenario.name, contender.name());
+            rows[at].add(round::run(contender.as_ref(), *scenario)?);
+        }
+    }
+    eprint!("\r\x1b[K");
+    let used_by_others = Ticks::now().others_since(before);
+    println!("{}\n{}", report::table(&rows), report::losses(&rows));
+    println!("other programs had {:.0} % of the machine's CPU time during the run", used_by_others * 100.0);
+    if let Some(path) = &options.json {
+        let report =
+            Report { machine, rounds, scale: options.scale, capacity: contender::CAPACITY, used_by_others, rows };
+        let file = File::create(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        serde_json::to_writer_pretty(BufWriter::new(file), &report).map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}

@@ -10,6 +10,7 @@
 //! Guarantees: it ends (G11): after the deadline it returns with the names of those who keep it; what
 //! was accepted is delivered before the final messages; lanes that a culprit blocks end when it returns.
 //! From a handler it works too: that handler's own subscription is the culprit.
+//! Models: `loom-tests/tests/bus.rs`.
 
 use std::time::{Duration, Instant};
 

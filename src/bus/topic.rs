@@ -11,7 +11,8 @@
 //!
 //! Guarantees: order G2 (a push is done when publish returns); exactly once (G3: a list holds a
 //! subscription once); no lock, no wait for a subscriber, no allocation of its own (G6); on error
-//! nobody got the message. Cost: O(lanes with interest + inline subscribers).
+//! nobody got the message. Cost: O(lanes with interest + inline subscribers). Models:
+//! `loom-tests/tests/bus.rs`.
 
 use std::panic::Location;
 use std::time::Duration;

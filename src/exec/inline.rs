@@ -8,7 +8,8 @@
 //!
 //! Guarantees: serial (G4) and in order (G2) by the baton; publish never waits for a handler (G6);
 //! cost without contention: two atomic operations a delivery. The queue is made at the first
-//! contention and holds [`MOST`] messages, then publishers are refused.
+//! contention and holds [`MOST`] messages, then publishers are refused. Models:
+//! `loom-tests/tests/baton.rs`.
 
 use super::frames::InlineFrame;
 use super::lane::Member;

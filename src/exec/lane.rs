@@ -11,7 +11,7 @@
 //!
 //! Guarantees: what was pushed before a control entry (happens-before) is served before it; an entry
 //! that a closed lane hands back was not and will not be served. Waking the worker costs a
-//! system call only while it sleeps.
+//! system call only while it sleeps. Models: `loom-tests/tests/{lane,park}.rs`.
 
 use super::audience::Identified;
 use super::completion::Completion;

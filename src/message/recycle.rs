@@ -19,7 +19,8 @@
 //! Guarantees: a block is reused only after its last reference is gone; at most
 //! [`POOL_BYTES`] wait in a pool and as much again on their way to it; a thread that ended leaves
 //! nothing behind; no lock; threads whose thread-locals are gone use the allocator. Cost: a few
-//! instructions per block on the owner, one exchange per batch on the lane.
+//! instructions per block on the owner, one exchange per batch on the lane. Models:
+//! `loom-tests/tests/memory.rs`.
 #![allow(unsafe_code)]
 
 use std::alloc::{self, Layout};

@@ -15,7 +15,7 @@
 //!
 //! Guarantees: a type lives while a handle or a message of it lives (G1, `g01_*`); its detail is
 //! dropped once, outside all locks; numbers are below 65,536 at a time. Cost: two atomic adds on
-//! unshared lines per message.
+//! unshared lines per message. Models: `loom-tests/tests/types.rs`.
 #![allow(unsafe_code)]
 
 use std::fmt;
