@@ -1,0 +1,75 @@
+//! The crate `bus`: one ring, every reader takes its copy from it.
+//!
+//! It has one writer. A single publisher owns it; several share it behind a mutex, the only way it
+//! allows.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use super::channel::join;
+use crate::contender::{CAPACITY, Contender, Layout, Publish, Running, Shape};
+use crate::message::{Maker, Message};
+use crate::subscriber::{Group, Subscriber};
+
+/// The contender.
+pub(super) struct Bus;
+
+struct Owner {
+    bus: ::bus::Bus<Message>,
+    maker: Maker,
+}
+
+impl Publish for Owner {
+    fn publish(&mut self, numbers: Range<u64>) {
+        for n in numbers {
+            self.bus.broadcast(self.maker.message(n));
+        }
+    }
+}
+
+struct Sharer {
+    bus: Arc<Mutex<::bus::Bus<Message>>>,
+    maker: Maker,
+}
+
+impl Publish for Sharer {
+    fn publish(&mut self, numbers: Range<u64>) {
+        for n in numbers {
+            let message = self.maker.message(n);
+            self.bus.lock().expect("no publisher panicked").broadcast(message);
+        }
+    }
+}
+
+impl Contender for Bus {
+    fn name(&self) -> String {
+        "bus".into()
+    }
+
+    fn fits(&self, _: Shape) -> bool {
+        true
+    }
+
+    fn start(&self, shape: Shape, subscribers: Vec<Subscriber>) -> Running {
+        let mut bus = ::bus::Bus::<Message>::new(CAPACITY);
+        let consumer = |mut group: Group| {
+            let mut reader = bus.add_rx();
+            thread::spawn(move || {
+                while let Ok(message) = reader.recv() {
+                    group.receive(&message.payload);
+                }
+            })
+        };
+        let threads =
+            Group::split(subscribers, Layout::Own.threads(shape.subscribers)).into_iter().map(consumer).collect();
+        let publishers: Vec<Box<dyn Publish>> = if shape.publishers == 1 {
+            vec![Box::new(Owner { bus, maker: Maker::new() })]
+        } else {
+            let bus = Arc::new(Mutex::new(bus));
+            let publisher = || Sharer { bus: Arc::clone(&bus), maker: Maker::new() };
+            (0..shape.publishers).map(|_| Box::new(publisher()) as Box<dyn Publish>).collect()
+        };
+        Running { publishers, stop: Box::new(|| join(threads)) }
+    }
+}
