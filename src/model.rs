@@ -244,6 +244,12 @@ pub fn close_intake(bus: &crate::Bus) {
     shutdown::close_intake(&bus.core, Instant::now() + Duration::from_secs(1000));
 }
 
+/// The other half.
+pub fn finish_shutdown(bus: &crate::Bus) -> crate::ShutdownReport {
+    let limit = Duration::from_secs(1000);
+    shutdown::finish(&bus.core, limit, Instant::now() + limit).expect("no deadline in a model")
+}
+
 /// Lets what was retired pass its grace period, and lanes do what there is and go to sleep.
 pub fn settle(bus: &crate::Bus) {
     while bus.core.reclaimer.is_pending() {

@@ -7,8 +7,8 @@
 //!
 //! Both cfgs are needed: with `loom` alone crossbeam-epoch would run unmodelled and the models that
 //! rest on it would pass whatever happens (`a_pin_holds_off_a_grace_period` fails then). Without the
-//! cfgs this crate compiles to nothing and its tests are none. The whole set takes one to two minutes on two
-//! cores; `-- --nocapture` shows the number of executions of each model.
+//! cfgs this crate compiles to nothing and its tests are none. The whole set takes two to three minutes on
+//! two busy cores; `-- --nocapture` shows the number of executions of each model.
 //!
 //! One file per protocol in `tests/`. Each model names the promise it checks and the mutation of the
 //! engine that makes it fail; all of them were tried, see `MUTATIONS.md`. What loom cannot see:
@@ -17,10 +17,14 @@
 //!   deadlock here, and found;
 //! - what `std`'s `Arc` synchronises: where a model depends on who drops last, it joins first;
 //! - `SeqCst` accesses count as `AcqRel`; the engine has none, only fences;
-//! - use of freed memory: `memory.rs` brings an allocator that looks for it.
+//! - use of freed memory: the allocator of this crate spoils what is freed, so that it shows.
 
 #[cfg(loom)]
 mod runner;
+#[cfg(loom)]
+mod watch;
 
 #[cfg(loom)]
 pub use runner::{Drops, Model, Probe, Watched, spawn};
+#[cfg(loom)]
+pub use watch::live_blocks;

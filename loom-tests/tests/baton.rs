@@ -6,8 +6,8 @@ use loom_tests::{Drops, Model, spawn};
 use stasis_bus::model::{Baton, Inline, message_type};
 use std::sync::{Arc, Mutex};
 
-/// Promise: one holder at a time; who announces work either does it or leaves it to the holder; none is
-/// left; a holder sees what its predecessor did to the state (loom watches the cell).
+/// Promise: one holder at a time; who announces work either does it or leaves it to the holder; none is left;
+/// a holder sees what its predecessor did to the state (loom watches the cell).
 /// Mutations: `announce` Relaxed; `done_one` Relaxed; `try_take` Relaxed; `done_one` never going on.
 #[test]
 fn one_at_a_time_and_nothing_left() {
@@ -42,7 +42,7 @@ fn one_at_a_time_and_nothing_left() {
 }
 
 /// Promise: what was announced is visible to the holder that does it.
-/// Mutations: the Release half of `announce`; the Acquire half of `done_one`.
+/// Mutations: Release of `announce` left out; Acquire of `done_one` left out.
 #[test]
 fn announced_work_is_seen() {
     Model::new("announced_work_is_seen").preemptions(3).check(|| {
@@ -86,9 +86,9 @@ fn listener(log: &Log) -> Inline {
     })
 }
 
-/// Promises G2, G3, G4 for inline delivery: two publishers, each in its order, each message once, one
-/// call at a time.
-/// Mutations: `deliver` calling without the baton; `queue` announcing before pushing (deadlock).
+/// Promises G2, G3, G4 for inline delivery: two publishers, each in its order, each message once, one call at
+/// a time.
+/// Mutation: `try_take` giving the baton to everyone.
 #[test]
 fn inline_messages_come_once_and_in_order() {
     Model::new("inline_messages_come_once_and_in_order").check(|| {
@@ -113,7 +113,7 @@ fn inline_messages_come_once_and_in_order() {
 
 /// Promise G2, for a handler that publishes to itself while another publisher is between queueing and
 /// announcing: what it publishes when it is back comes after that.
-/// Mutation: `deliver` calling directly although something waits (the engine of 2026-11-23 did).
+/// Mutation: calling directly although something waits.
 #[test]
 fn a_nested_message_is_not_overtaken() {
     Model::new("a_nested_message_is_not_overtaken").check(|| {
@@ -154,7 +154,7 @@ fn a_nested_message_is_not_overtaken() {
 
 /// Promise G5 inline: messages published before come, then the final one, then nothing; the racing one is
 /// delivered before or counted as late; the handler is dropped once.
-/// Mutation: `finish` calling directly instead of queueing.
+/// Mutations: `try_take` giving the baton to everyone; the final message served as an ordinary one.
 #[test]
 fn the_final_message_is_last() {
     Model::new("the_final_message_is_last").check(|| {

@@ -2,7 +2,7 @@
 #![cfg(loom)]
 
 use loom_tests::{Drops, Model, spawn};
-use stasis_bus::model::{close_intake, message_type, settle};
+use stasis_bus::model::{close_intake, finish_shutdown, message_type, settle};
 use stasis_bus::{Bus, Delivery, Pinning, Topic, WaitStrategy};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -78,14 +78,15 @@ fn unsubscribing_against_publishing(name: &'static str, delivery: Delivery) {
     });
 }
 
-/// On a lane. Mutations: `queue_final` before `control.unsubscribe` and without a position; `deliver`
-/// calling a handler that is gone; see also `lane.rs`.
+/// On a lane.
+/// Mutations: control entries at position zero; `finish` keeping the handler.
 #[test]
 fn unsubscribe_against_publish_on_a_lane() {
     unsubscribing_against_publishing("unsubscribe_against_publish_on_a_lane", Delivery::default());
 }
 
-/// Inline. Mutation: `finish` without the baton.
+/// Inline.
+/// Mutation: `finish` keeping the handler.
 #[test]
 fn unsubscribe_against_publish_inline() {
     unsubscribing_against_publishing("unsubscribe_against_publish_inline", Delivery::Inline);
@@ -93,8 +94,7 @@ fn unsubscribe_against_publish_inline() {
 
 /// Promise G11: shutdown versus publish. A publish that was accepted is delivered, before the final message;
 /// one that was refused is handed back and delivered to nobody.
-/// Mutations: `publish_wanted` looking at `closed` before pinning; shutdown without the grace period;
-/// lanes stopped before the final messages.
+/// Mutations: looking at "closed" before pinning; no grace period.
 #[test]
 fn shutdown_against_publish() {
     Model::new("shutdown_against_publish").check(|| {
@@ -111,7 +111,7 @@ fn shutdown_against_publish() {
         };
         close_intake(&bus);
         loom::stop_exploring();
-        let report = bus.shutdown(LONG).unwrap();
+        let report = finish_shutdown(&bus);
         match publisher.join().unwrap() {
             Ok(()) => assert_eq!(log.lock().unwrap().clone(), [5, 99]),
             Err(error) => {
@@ -127,19 +127,20 @@ fn shutdown_against_publish() {
 
 /// Promises G5, G10: a handle dropped during shutdown. Whoever comes first takes the subscription off; it
 /// gets one final message, and shutdown waits for it.
-/// Mutation: shutdown not waiting for those that are leaving already (the engine of 2026-11-23 did not).
+/// Mutation: shutdown not waiting for those that are leaving, nor lanes for their members.
 #[test]
 fn shutdown_against_unsubscribe() {
-    Model::new("shutdown_against_unsubscribe").preemptions(1).check(|| {
+    Model::new("shutdown_against_unsubscribe").check(|| {
         loom::stop_exploring();
         let (log, drops) = (Log::default(), Drops::new());
         let bus = bus();
         let topic = bus.topic("calls").unwrap();
         let subscription = subscribe(&topic, Delivery::default(), &log, &drops);
         drop(topic);
+        close_intake(&bus);
         begin(&bus);
         let leaver = spawn(move || drop(subscription));
-        bus.shutdown(LONG).unwrap();
+        finish_shutdown(&bus);
         leaver.join().unwrap();
         loom::stop_exploring();
         assert_eq!((log.lock().unwrap().clone(), drops.count()), (vec![99], 1));

@@ -6,8 +6,7 @@ use stasis_bus::model::Completion;
 use std::sync::Arc;
 
 /// Promise: a thread that waits wakes (else: deadlock), and sees what was done before completing.
-/// Mutations: `WaitPlan::wait` sleeping right after registering without looking again and ignoring that
-/// registering failed; the swap in `ClosableStack::close` Relaxed; `is_closed` Relaxed.
+/// Mutations: sleeping right after registering; swap in `close` Relaxed.
 #[test]
 fn a_waiting_thread_wakes() {
     Model::new("a_waiting_thread_wakes").preemptions(3).check(|| {
@@ -26,7 +25,7 @@ fn a_waiting_thread_wakes() {
 }
 
 /// Promise: all who wait are woken.
-/// Mutation: `complete` waking the first waiter only.
+/// Mutation: `complete` waking one waiter only.
 #[test]
 fn all_waiting_threads_wake() {
     Model::new("all_waiting_threads_wake").check(|| {
@@ -45,8 +44,7 @@ fn all_waiting_threads_wake() {
 }
 
 /// Promise: a task that awaits is woken, even where it registers again meanwhile, and sees what was done.
-/// Mutations: `poll` not looking again after the waker is in its slot; `TaskSlot::set` after `wake_task`
-/// on the first poll; `Waiter::wake` taking the waker before the stack is closed.
+/// Mutations: waker set after registering; first load in `push` Relaxed (found by this model).
 #[test]
 fn a_waiting_task_wakes() {
     Model::new("a_waiting_task_wakes").preemptions(3).check(|| {

@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 /// Promise G3: a type that is accepted all the time is covered at every moment, while filters change from
 /// "this type" to "everything" and back, and somebody accepts another type besides.
-/// Mutations: `covers` without the second look at the flags; `open` left out; `set` storing the words
-/// Relaxed; `covers` loading the word Relaxed.
+/// Mutations: no second look at the flags; words stored Relaxed; word loaded Relaxed.
 #[test]
 fn an_accepted_type_is_always_covered() {
     Model::new("an_accepted_type_is_always_covered").preemptions(3).check(|| {
@@ -30,7 +29,7 @@ fn an_accepted_type_is_always_covered() {
 }
 
 /// Promise: what a swapped-in snapshot accepts is covered from the swap on, for who knows of the swap.
-/// Mutation: `open` left out, or after the swap.
+/// Mutation: `open` not covering everything.
 #[test]
 fn a_swapped_in_snapshot_is_covered() {
     use loom::sync::atomic::{AtomicBool, Ordering};

@@ -18,8 +18,7 @@ fn writer(log: &Log) -> impl FnMut(&stasis_bus::Message, bool) + Send + 'static 
 
 /// Promise: pushes and a stop wake the worker wherever it is on its way to sleep (else: deadlock), and all
 /// that was pushed before the stop is served before it, in order.
-/// Mutations: `doze` not looking at the control stack after marking; `Lane::control` not taking the
-/// mark; the position of a control entry zero; `served_by_this_thread` after the first sleep.
+/// Mutations: `doze` not looking at the controls; `control` not taking the mark.
 #[test]
 fn a_worker_wakes_and_stops_behind_its_work() {
     Model::new("a_worker_wakes_and_stops_behind_its_work").check(|| {
@@ -39,8 +38,7 @@ fn a_worker_wakes_and_stops_behind_its_work() {
 
 /// Promise G5: the final message comes behind everything published before it and is the last; a racing
 /// publish comes before it or is late; the handler is dropped once.
-/// Mutations: the control entry pushed with the position of the lane's head; `finish` keeping the
-/// handler; a control entry served as soon as it is seen.
+/// Mutation: control entries at position zero.
 #[test]
 fn the_final_message_is_last() {
     Model::new("the_final_message_is_last").check(|| {
@@ -73,9 +71,9 @@ fn the_final_message_is_last() {
     });
 }
 
-/// Promise: a notice says that everything before it was served; one that comes to a lane that ends is
-/// served or handed back, never lost.
-/// Mutations: `Worker::run` not closing the stack; closing it and dropping what it gives.
+/// Promise: a notice says that everything before it was served; one that comes to a lane that ends is served
+/// or handed back, never lost.
+/// Mutations: the worker not closing its stack; closing it and dropping what it gives.
 #[test]
 fn a_notice_is_never_lost() {
     Model::new("a_notice_is_never_lost").check(|| {

@@ -19,8 +19,7 @@ fn doze<T: Send>(consumer: &mut Consumer<T>, work: impl Fn() -> bool) {
 }
 
 /// Promise: a push that finds the consumer asleep wakes it (a lost wake-up is a deadlock here).
-/// Mutations: the mark set without comparing the position (`try_mark_asleep` by fetch_or); the waker's
-/// `take_sleep_mark` left out of `push`.
+/// Mutation: mark set without comparing the position.
 #[test]
 fn a_push_wakes_the_consumer() {
     Model::new("a_push_wakes_the_consumer").preemptions(3).check(|| {
@@ -48,7 +47,7 @@ fn a_push_wakes_the_consumer() {
 }
 
 /// Promise: of two producers that find the consumer asleep one wakes it, and both entries come.
-/// Mutation: `take_sleep_mark` telling everyone "wake" is harmless; telling nobody is a deadlock.
+/// Mutation: `push` not taking the mark.
 #[test]
 fn one_of_two_pushes_wakes() {
     Model::new("one_of_two_pushes_wakes").check(|| {
@@ -79,9 +78,9 @@ fn one_of_two_pushes_wakes() {
     });
 }
 
-/// Promise: work that is announced beside the ring (a control entry on the stack) is either seen by the
-/// look after marking, or its maker sees the mark and wakes.
-/// Mutations: `try_mark_asleep` Relaxed; `take_sleep_mark` Relaxed; the look left out.
+/// Promise: work that is announced beside the ring (a control entry on the stack) is either seen by the look
+/// after marking, or its maker sees the mark and wakes.
+/// Mutations: `try_mark_asleep` Relaxed; `take_sleep_mark` Relaxed.
 #[test]
 fn no_wake_up_is_lost() {
     Model::new("no_wake_up_is_lost").preemptions(3).check(|| {

@@ -19,18 +19,19 @@ fn writer(log: &Log, probe: Probe) -> impl FnMut(&stasis_bus::Message, bool) + S
     }
 }
 
-/// Promise: snapshot swap versus publish. A publisher pushes through the list it found while control swaps
-/// it and lets it go; the retiring stands behind what was pushed, and the members go when the lane has passed.
-/// Mutations: `Part::drop` dropping the list instead of retiring it; no grace period.
+/// Promise: snapshot swap versus publish. A publisher pushes through the list it found while control swaps it
+/// and lets it go; the retiring stands behind what was pushed, and the members go when the lane has passed.
+/// Mutation: the list dropped instead of retired.
 #[test]
 fn a_list_lives_until_its_lane_has_passed_it() {
     Model::new("a_list_lives_until_its_lane_has_passed_it").check(|| swap_against_publish(false));
 }
 
 /// The same with the lane's worker running meanwhile.
+/// Mutation: the list dropped instead of retired.
 #[test]
 fn a_list_lives_while_its_lane_runs() {
-    Model::new("a_list_lives_while_its_lane_runs").preemptions(1).check(|| swap_against_publish(true));
+    Model::new("a_list_lives_while_its_lane_runs").check(|| swap_against_publish(true));
 }
 
 fn swap_against_publish(lane_runs: bool) {
@@ -53,6 +54,8 @@ fn swap_against_publish(lane_runs: bool) {
     let worker = lane_runs.then(|| end.take()).flatten().map(|end| spawn(move || end.run(&Reclaimer::new())));
     reclaimer.retire(cell.swap(Vec::new()));
     let pushed = publisher.join().unwrap();
+    // Mostly enough, and without giving the worker a turn.
+    (0..3).for_each(|_| reclaimer.tick());
     while reclaimer.is_pending() {
         reclaimer.tick();
         loom::thread::yield_now();

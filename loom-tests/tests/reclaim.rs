@@ -18,10 +18,9 @@ impl Drop for Retired {
     }
 }
 
-/// Promise: what a pinned thread found in the snapshot is not dropped before it unpins, and is dropped
-/// once in the end.
-/// Mutations: `Reclaimer::tick` dropping the batch at once; the reader not pinned; crossbeam-epoch
-/// unmodelled (`--cfg crossbeam_loom` left out).
+/// Promise: what a pinned thread found in the snapshot is not dropped before it unpins, and is dropped once
+/// in the end.
+/// Mutation: `tick` dropping the batch at once.
 #[test]
 fn a_pin_holds_off_the_drop() {
     Model::new("a_pin_holds_off_the_drop").check(|| {
@@ -52,10 +51,10 @@ fn a_pin_holds_off_the_drop() {
     });
 }
 
-/// Promise: a grace period waits for who was pinned before "closed" was written; who pins later sees
-/// "closed" (delicate point 1, the shutdown of a bus).
-/// Mutations: `synchronize` returning at once; the reader looking before pinning; the fence after
-/// writing left out where epoch's own fence does not stand in for it (it does: see MUTATIONS.md).
+/// Promise: a grace period waits for who was pinned before "closed" was written; who pins later sees "closed"
+/// (delicate point 1, the shutdown of a bus).
+/// Mutations: `synchronize` returning at once; the publisher looking at "closed" before pinning;
+/// crossbeam-epoch unmodelled (`--cfg crossbeam_loom` left out).
 #[test]
 fn a_pin_holds_off_a_grace_period() {
     Model::new("a_pin_holds_off_a_grace_period").check(|| {

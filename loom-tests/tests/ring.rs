@@ -18,7 +18,7 @@ fn next(consumer: &mut Consumer<Probe>) -> usize {
 }
 
 /// Promise: a slot's two words and what they point to are complete when the consumer sees them.
-/// Mutations: the store of `first` in `Segment::put` Relaxed; its load in `Segment::take` Relaxed.
+/// Mutations: store of `first` in `put` Relaxed; load of `first` in `take` Relaxed.
 #[test]
 fn an_entry_is_seen_whole() {
     Model::new("an_entry_is_seen_whole").preemptions(3).check(|| {
@@ -33,9 +33,9 @@ fn an_entry_is_seen_whole() {
     });
 }
 
-/// Promise: if one push returned before another began, on one thread or by way of another word, it
-/// comes out first; none is lost, none comes twice.
-/// Mutations: `Segments::claim` as a load and a store; `Reader::take` advancing twice.
+/// Promise: if one push returned before another began, on one thread or by way of another word, it comes out
+/// first; none is lost, none comes twice.
+/// Mutation: `claim` as a load and a store.
 #[test]
 fn a_push_that_returned_first_comes_out_first() {
     Model::new("a_push_that_returned_first_comes_out_first").check(|| {
@@ -68,10 +68,9 @@ fn a_push_that_returned_first_comes_out_first() {
     });
 }
 
-/// Promise: segments are read to their end, cleared and granted again while producers push; nothing
-/// is lost or doubled over more than a lap of the directory.
-/// Mutations: `limit` loaded Relaxed; `advance` without the exchange succeeding (Relaxed); the swap
-/// in `leave_segment` left out; `floor` stored before the cell is emptied; `clear` left out.
+/// Promise: segments are read to their end, cleared and granted again while producers push; nothing is lost
+/// or doubled over more than a lap of the directory.
+/// Mutations: `limit` loaded Relaxed; `advance` Relaxed; the emptied cell not stored; `clear` left out.
 #[test]
 fn segments_are_used_again() {
     Model::new("segments_are_used_again").check(|| {
@@ -93,9 +92,9 @@ fn segments_are_used_again() {
     });
 }
 
-/// Promise: producers that run out of granted positions grow the ring together, each entry finds its
-/// place, and what was taken from the budget is given back.
-/// Mutations: the exchange in `install` as a store; `advance` by whoever placed only, before placing.
+/// Promise: producers that run out of granted positions grow the ring together, each entry finds its place,
+/// and what was taken from the budget is given back.
+/// Mutations: the exchange in `install` as a store; `advance` before the segment is placed.
 #[test]
 fn two_producers_grow_at_once() {
     Model::new("two_producers_grow_at_once").check(|| {
@@ -133,7 +132,7 @@ fn two_producers_grow_at_once() {
 }
 
 /// Promise: entries that nobody read are dropped with the ring, once.
-/// Mutation: `Segments::drop` starting at `floor + 1`, or not at all.
+/// Mutation: `Segments::drop` starting one too late.
 #[test]
 fn unread_entries_are_dropped_once() {
     Model::new("unread_entries_are_dropped_once").preemptions(3).check(|| {
@@ -158,10 +157,9 @@ fn unread_entries_are_dropped_once() {
     });
 }
 
-/// Promise: the full mark does not stay when there is room again: either the producer that sets it sees
-/// the room, or the consumer that makes it sees the mark.
-/// Mutations: the fence in `Ring::keep_room` or in `Consumer::pop` left out; the second look in
-/// `keep_room` left out.
+/// Promise: the full mark does not stay when there is room again: either the producer that sets it sees the
+/// room, or the consumer that makes it sees the mark.
+/// Mutations: fence in `keep_room` left out; fence in `pop` left out.
 #[test]
 fn full_does_not_stay() {
     Model::new("full_does_not_stay").preemptions(3).check(|| {

@@ -12,7 +12,7 @@ fn value(n: u32) -> Box<Watched> {
 }
 
 /// Promise: what was pushed before a take is taken, once, oldest first, with all that was in it.
-/// Mutations: the exchange in `push` Relaxed; the one in `take` Relaxed; `unlink` not reversed.
+/// Mutations: exchange in `push` Relaxed; exchange in `take` Relaxed; `unlink` not reversed.
 #[test]
 fn values_are_taken_once_in_order() {
     Model::new("values_are_taken_once_in_order").preemptions(3).check(|| {
@@ -35,10 +35,9 @@ fn values_are_taken_once_in_order() {
     });
 }
 
-/// Promise: a push against a close either comes back or is among what close returns; afterwards the
-/// stack stays closed, and who sees it closed sees what the closer did before.
-/// Mutations: the swap in `close` Relaxed; `is_closed` Relaxed; the test for CLOSED in `push` made
-/// before the loop only.
+/// Promise: a push against a close either comes back or is among what close returns; afterwards the stack
+/// stays closed, and who sees it closed sees what the closer did before.
+/// Mutations: swap in `close` Relaxed; `is_closed` Relaxed; first load in `push` Relaxed.
 #[test]
 fn a_push_against_a_close_is_not_lost() {
     Model::new("a_push_against_a_close_is_not_lost").preemptions(3).check(|| {
@@ -68,7 +67,7 @@ fn a_push_against_a_close_is_not_lost() {
 }
 
 /// Promise: two takers share the values between them; none is lost in an exchange that failed.
-/// Mutation: `take` as a load and a store of null.
+/// Mutation: `take` as a load and a store.
 #[test]
 fn two_takers_share() {
     Model::new("two_takers_share").check(|| {

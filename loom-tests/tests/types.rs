@@ -6,8 +6,8 @@ use stasis_bus::model::formatted_type;
 
 /// Promise G1: a message keeps its type usable after the last handle is gone; the type's detail is dropped
 /// once, with the last of handles and messages, whichever it is, and its number is free then.
-/// Mutations: the fence in `leave` or in `close` left out; `try_free` not asking for `handles`; not asking
-/// for `living`; `leave` not looking at `closed`.
+/// Mutations: fence in `leave` left out; fences in `close` and `try_free` left out; `leave` not looking at
+/// `closed`; `try_free` not asking for `living`.
 #[test]
 fn the_last_of_handles_and_messages_lets_go() {
     Model::new("the_last_of_handles_and_messages_lets_go").preemptions(3).check(|| {
@@ -31,7 +31,7 @@ fn the_last_of_handles_and_messages_lets_go() {
 }
 
 /// Promise: a handle cloned and dropped on another thread neither frees the type early nor keeps it.
-/// Mutations: `Clone` not counting; the subtraction in `Drop` as a load and a store.
+/// Mutation: `Clone` not counting.
 #[test]
 fn handles_on_two_threads_let_go_once() {
     Model::new("handles_on_two_threads_let_go_once").preemptions(3).check(|| {

@@ -84,7 +84,11 @@ pub(crate) fn close_intake(bus: &BusCore, deadline: Instant) {
 pub(super) fn shutdown(bus: &Arc<BusCore>, limit: Duration) -> Result<ShutdownReport, ShutdownError> {
     let deadline = deadline_after(limit);
     close_intake(bus, deadline);
+    finish(bus, limit, deadline)
+}
 
+/// Phases 3 and 4.
+pub(crate) fn finish(bus: &BusCore, limit: Duration, deadline: Instant) -> Result<ShutdownReport, ShutdownError> {
     let mut ended = bus.control.leaving().len();
     let topics = bus.live_topics();
     for topic in &topics {
