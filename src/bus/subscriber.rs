@@ -159,12 +159,15 @@ pub(crate) struct SubscriberTally {
 }
 
 /// See the module.
+///
+/// What every delivery touches stands first, in one cache line or two.
+#[repr(C)]
 pub(crate) struct Subscriber {
-    id: u64,
-    pub(crate) route: Route,
     /// None after the final message.
     handler: Serial<Option<Box<dyn Handler>>>,
+    id: u64,
     pub(crate) tally: SubscriberTally,
+    pub(crate) route: Route,
     pub(crate) done: Completion,
     pub(crate) topic: Weak<TopicInner>,
     pub(crate) topic_id: u64,
