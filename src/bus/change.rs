@@ -65,7 +65,8 @@ impl SubscriptionChange {
 
     /// Makes the type if it is not made yet.
     pub(super) fn prepare() -> Result<(), TypeError> {
-        // A type made and dropped: there was room, so making ours cannot fail but by a race for the last.
+        // A type made and dropped shows that there is room for ours, so that making it does not panic; it can
+        // still lose a race for the last number, and asks for a free number even if ours is made already.
         MessageType::<()>::builder("probe").register(Arc::default())?;
         let _ = Self::message_type();
         Ok(())
