@@ -84,6 +84,8 @@ mod bus;
 mod clock;
 mod contain;
 mod exec;
+#[cfg(feature = "ext")]
+mod ext;
 mod message;
 #[cfg(any(loom, fuzzing))]
 #[doc(hidden)]
@@ -106,6 +108,8 @@ pub use error::{
 };
 pub use exec::affinity::Pinning;
 pub use exec::wait::WaitStrategy;
+#[cfg(feature = "ext")]
+pub use ext::{cache, config, follow, format, pattern, router, state, taskprocessor, testing, topic_pool};
 pub use message::{
     AnyMessageType, Eid, Event, FilterMode, Formatters, Message, MessageType, MessageTypeBuilder, TypeId,
 };

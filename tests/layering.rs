@@ -2,7 +2,8 @@
 //! `src/bin` uses the public interface only and is left out).
 //!
 //! ```text
-//!   5  reference, model           oracle and models: above everything
+//!   6  reference, model           oracle and models: above everything
+//!   5  ext
 //!   4  bus
 //!   3  exec
 //!   2  message
@@ -16,12 +17,13 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 
-const LEVELS: [&[&str]; 6] = [
+const LEVELS: [&[&str]; 7] = [
     &["sync", "error", "contain"],
     &["ring", "snapshot", "reclaim", "stats", "clock"],
     &["message"],
     &["exec"],
     &["bus"],
+    &["ext"],
     &["reference", "model"],
 ];
 

@@ -1,0 +1,1 @@
+//! Caches: the latest snapshot of everything, by id and node.

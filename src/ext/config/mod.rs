@@ -1,0 +1,1 @@
+//! Configuration: `stasis.conf` as it is in the field, and the same in TOML.

@@ -1,0 +1,1 @@
+//! Snapshot-plus-updates: the present state first, then every later update.

@@ -1,0 +1,1 @@
+//! Formatters: JSON, AMI and events from payloads; multi-object user events.

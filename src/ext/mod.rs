@@ -1,0 +1,12 @@
+//! What else Stasis offers, over the public interface of the bus alone: each module its own small world.
+
+pub mod cache;
+pub mod config;
+pub mod follow;
+pub mod format;
+pub mod pattern;
+pub mod router;
+pub mod state;
+pub mod taskprocessor;
+pub mod testing;
+pub mod topic_pool;

@@ -1,0 +1,1 @@
+//! Routers: one subscription, routes by message type.

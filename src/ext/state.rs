@@ -1,0 +1,1 @@
+//! State manager: managed state per id under an "all" topic.

@@ -1,0 +1,1 @@
+//! Taskprocessors: named serial queues of tasks, serializers, elastic pools.

@@ -1,0 +1,1 @@
+//! For tests of users: message sinks, a deterministic bus.

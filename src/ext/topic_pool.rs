@@ -1,0 +1,1 @@
+//! Topic pools: named topics under one parent.
