@@ -3,6 +3,7 @@
 //! Not part of the interface: it exists under `--cfg loom` and `--cfg fuzzing` only.
 #![allow(unsafe_code, missing_debug_implementations, missing_docs, clippy::new_without_default)]
 
+use std::any::Any;
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
@@ -315,6 +316,9 @@ impl Member for Listener {
             Some(handle) => handle(message, false),
             None => drop(self.late.fetch_add(1, std::sync::atomic::Ordering::Relaxed)),
         }
+    }
+    fn panicked(self: &Arc<Self>, panic: Box<dyn Any + Send>) {
+        std::panic::resume_unwind(panic);
     }
     fn finish(self: &Arc<Self>, token: &Token, message: &Message) {
         let mut entered = self.handle.enter(token).expect("entered once");

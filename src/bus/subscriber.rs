@@ -9,6 +9,7 @@
 //! (G5), and is dropped once, right after it, on the thread that delivered it; a panic in it is caught
 //! and counted (G12). What comes later is counted as late and not delivered.
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 
 use super::topic::TopicInner;
@@ -278,25 +279,9 @@ impl Subscriber {
         }
     }
 
+    #[inline(always)]
     fn call(self: &Arc<Self>, handler: &mut dyn Handler, message: &Message, is_final: bool) {
-        let received = Received { message, subscriber: self, is_final };
-        match catch_unwind(AssertUnwindSafe(|| handler.handle(&received))) {
-            Ok(()) => {}
-            Err(panic) => self.panicked(panic, is_final),
-        }
-    }
-
-    #[cold]
-    fn panicked(self: &Arc<Self>, panic: Box<dyn std::any::Any + Send>, is_final: bool) {
-        self.tally.panics.add(1);
-        report_panic(&format!("the handler subscribed at {}", self.location), &*panic);
-        discard(panic);
-        if self.on_panic == PanicPolicy::End
-            && !is_final
-            && let Some(topic) = self.topic.upgrade()
-        {
-            topic.unsubscribe(self);
-        }
+        handler.handle(&Received { message, subscriber: self, is_final });
     }
 }
 
@@ -323,10 +308,25 @@ impl Member for Subscriber {
         }
     }
 
+    #[cold]
+    fn panicked(self: &Arc<Self>, panic: Box<dyn Any + Send>) {
+        self.tally.panics.add(1);
+        report_panic(&format!("the handler subscribed at {}", self.location), &*panic);
+        discard(panic);
+        if self.on_panic == PanicPolicy::End
+            && let Some(topic) = self.topic.upgrade()
+        {
+            topic.unsubscribe(self);
+        }
+    }
+
     fn finish(self: &Arc<Self>, token: &Token, message: &Message) {
         let Some(mut entered) = self.handler.enter(token) else { return };
-        if let Some(handler) = entered.as_deref_mut() {
-            self.call(handler, message, true);
+        if let Some(handler) = entered.as_deref_mut()
+            && let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.call(handler, message, true)))
+        {
+            // It is unsubscribed already, so the policy changes nothing.
+            self.panicked(panic);
         }
         let handler = entered.take();
         drop(entered);

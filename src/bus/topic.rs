@@ -14,6 +14,7 @@
 //! nobody got the message. Cost: O(lanes with interest + inline subscribers). Models:
 //! `loom-tests/tests/bus.rs`.
 
+use std::ops::ControlFlow;
 use std::panic::Location;
 use std::time::Duration;
 
@@ -152,10 +153,10 @@ impl TopicInner {
         let inline = Arc::clone(&list.inline);
         drop(list);
         drop(pin);
-        let mut scan = inline.scan(None);
-        while let Some(subscriber) = scan.next(&message) {
+        inline.walk(&message, None, |_, subscriber| {
             subscriber.deliver_inline(&message);
-        }
+            ControlFlow::Continue(())
+        });
         Ok(())
     }
 

@@ -16,11 +16,13 @@
 //! taken out stays (without handler) until its chunk is compacted, at most three for one that lives.
 //! Cost: walk 2-3 ns a member; take out O(n/64) pointers.
 
+use std::ops::ControlFlow;
 use std::ptr;
 use std::sync::OnceLock;
 
 use crate::message::{Filter, Interest, Message};
 use crate::sync::Arc;
+use crate::sync::plain::{AtomicBool, Ordering};
 
 /// Cells of a full chunk: the bits of a mask.
 const CHUNK: usize = 64;
@@ -55,18 +57,24 @@ impl<M> Entry<M> {
 }
 
 /// Cells filled from the front, once and for all.
-struct Chunk<M>(Box<[OnceLock<Entry<M>>]>);
+struct Chunk<M> {
+    cells: Box<[OnceLock<Entry<M>>]>,
+    /// Not all of them have the filter of the first. Set before a cell that differs is filled.
+    mixed: AtomicBool,
+}
 
 impl<M: Identified> Chunk<M> {
     /// A chunk of these members with room for `room` in all.
     fn new(entries: impl IntoIterator<Item = Entry<M>>, room: usize) -> Self {
         let mut cells: Vec<_> = entries.into_iter().map(OnceLock::from).collect();
+        let filter = |cell: &OnceLock<Entry<M>>| cell.get().and_then(|entry| entry.filter.clone());
+        let mixed = cells.windows(2).any(|two| filter(&two[0]) != filter(&two[1]));
         cells.resize_with(room.max(cells.len()), OnceLock::new);
-        Self(cells.into())
+        Self { cells: cells.into(), mixed: AtomicBool::new(mixed) }
     }
 
     fn id_at(&self, index: usize) -> Option<u64> {
-        self.0.get(index).and_then(OnceLock::get).map(|entry| entry.member.id())
+        self.cells.get(index).and_then(OnceLock::get).map(|entry| entry.member.id())
     }
 
     /// The entries in the cells of a mask.
@@ -74,13 +82,47 @@ impl<M: Identified> Chunk<M> {
         std::iter::from_fn(move || {
             let index = (mask != 0).then(|| mask.trailing_zeros())?;
             mask &= mask - 1;
-            self.0[index as usize].get()
+            self.cells[index as usize].get()
         })
+    }
+
+    /// Those of the cells in `mask` that accept the message.
+    #[inline(never)]
+    fn accepting(&self, mask: u64, message: &Message) -> u64 {
+        // Relaxed: a version that sees a cell that differs was published after the mark was set.
+        if !self.mixed.load(Ordering::Relaxed) {
+            let first = self.cells.first().and_then(OnceLock::get);
+            return if first.is_some_and(|entry| entry.accepts(message)) { mask } else { 0 };
+        }
+        let (mut left, mut accepting) = (mask, 0);
+        // Neighbours mostly share a filter: its verdict is kept.
+        let (mut last, mut verdict): (*const Filter, bool) = (ptr::null(), true);
+        while left != 0 {
+            let index = left.trailing_zeros();
+            if let Some(entry) = self.cells.get(index as usize).and_then(OnceLock::get) {
+                let filter = entry.filter.as_ref().map_or(ptr::null(), Arc::as_ptr);
+                if filter != last {
+                    (last, verdict) = (filter, entry.accepts(message));
+                }
+                accepting |= u64::from(verdict) << index;
+            }
+            left &= left - 1;
+        }
+        accepting
+    }
+
+    /// Fills a cell; `None` if it is not free.
+    fn fill(&self, index: usize, entry: Entry<M>) -> Option<()> {
+        let first = self.cells.first()?.get();
+        if first.is_some_and(|first| first.filter != entry.filter) {
+            self.mixed.store(true, Ordering::Relaxed);
+        }
+        self.cells.get(index)?.set(entry).ok()
     }
 
     /// Cells in use, by whatever version.
     fn filled(&self) -> usize {
-        self.0.partition_point(|cell| cell.get().is_some())
+        self.cells.partition_point(|cell| cell.get().is_some())
     }
 }
 
@@ -107,65 +149,21 @@ impl<M: Identified> Strand<M> {
     }
 }
 
-/// Where a walk stands.
+/// Where a walk stands: 64 times the strand, plus the cell. One word, because every delivery stores it.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Cursor {
-    chunk: u32,
-    index: u32,
-}
+pub(crate) struct Cursor(usize);
 
-/// A walk over the members that accept one message.
-pub(crate) struct Scan<'a, M> {
-    audience: &'a Audience<M>,
-    /// Cells of the present chunk, and which of them are still to be seen.
-    cells: &'a [OnceLock<Entry<M>>],
-    left: u64,
-    cursor: Cursor,
-    /// Neighbours often share a filter: its verdict is kept.
-    last_filter: *const Filter,
-    last_verdict: bool,
-}
-
-impl<'a, M: Identified> Scan<'a, M> {
-    /// The next member that accepts the message.
-    #[inline(always)]
-    pub(crate) fn next(&mut self, message: &Message) -> Option<&'a Arc<M>> {
-        loop {
-            while self.left != 0 {
-                self.cursor.index = self.left.trailing_zeros();
-                self.left &= self.left - 1;
-                let Some(entry) = self.cells.get(self.cursor.index as usize).and_then(OnceLock::get) else { break };
-                let filter = entry.filter.as_ref().map_or(ptr::null(), Arc::as_ptr);
-                if filter != self.last_filter {
-                    self.last_filter = filter;
-                    self.last_verdict = entry.accepts(message);
-                }
-                if self.last_verdict {
-                    return Some(&entry.member);
-                }
-            }
-            self.cursor = Cursor { chunk: self.cursor.chunk + 1, index: 0 };
-            if !self.enter(u64::MAX) {
-                return None;
-            }
-        }
+impl Cursor {
+    fn new(strand: usize, cell: usize) -> Self {
+        Self(strand * CHUNK + cell)
     }
 
-    /// Goes into the cursor's chunk; false if there is none.
-    fn enter(&mut self, mask: u64) -> bool {
-        let Some((chunk, live)) = self.audience.strand(self.cursor.chunk as usize) else {
-            self.left = 0;
-            return false;
-        };
-        self.cells = &chunk.0;
-        self.left = live & mask;
-        true
+    fn strand(self) -> usize {
+        self.0 / CHUNK
     }
 
-    /// Where the walk stands: at the member it gave last.
-    #[inline(always)]
-    pub(crate) fn cursor(&self) -> Cursor {
-        self.cursor
+    fn cell(self) -> usize {
+        self.0 % CHUNK
     }
 }
 
@@ -252,14 +250,37 @@ impl<M: Identified> Audience<M> {
         (0..self.strands.len()).filter_map(|at| self.strand(at)).flat_map(|(chunk, live)| chunk.entries(live))
     }
 
-    /// A walk over the members, from the first or from behind the one at `after`.
-    #[inline]
-    pub(crate) fn scan(&self, after: Option<Cursor>) -> Scan<'_, M> {
-        let cursor = after.unwrap_or_default();
-        let mut scan =
-            Scan { audience: self, cells: &[], left: 0, cursor, last_filter: ptr::null(), last_verdict: true };
-        scan.enter(after.map_or(u64::MAX, |after| u64::MAX.checked_shl(after.index + 1).unwrap_or(0)));
-        scan
+    /// Calls `f` with each member that accepts the message and where it stands, from the first or from behind
+    /// the one at `after`, until `f` says break.
+    #[inline(always)]
+    pub(crate) fn walk<'a>(
+        &'a self,
+        message: &Message,
+        after: Option<Cursor>,
+        mut f: impl FnMut(Cursor, &'a Arc<M>) -> ControlFlow<()>,
+    ) {
+        let (mut at, mut mask) = after.map_or((0, u64::MAX), |after| {
+            (after.strand(), u64::MAX.checked_shl(after.cell() as u32 + 1).unwrap_or(0))
+        });
+        while let Some((chunk, live)) = self.strand(at) {
+            let cells = &*chunk.cells;
+            let mut left = chunk.accepting(live & mask, message);
+            while left != 0 {
+                let cell = left.trailing_zeros() as usize;
+                left &= left - 1;
+                if let Some(entry) = cells.get(cell).and_then(OnceLock::get)
+                    && f(Cursor::new(at, cell), &entry.member).is_break()
+                {
+                    return;
+                }
+            }
+            (at, mask) = (at + 1, u64::MAX);
+        }
+    }
+
+    /// The member at a place.
+    pub(crate) fn at(&self, cursor: Cursor) -> Option<&Arc<M>> {
+        Some(&self.strand(cursor.strand())?.0.cells.get(cursor.cell())?.get()?.member)
     }
 
     /// Strand and cell of a member.
@@ -267,7 +288,7 @@ impl<M: Identified> Audience<M> {
         let first = |strand: &Strand<M>| strand.chunk.id_at(0).unwrap_or(u64::MAX);
         let at = self.strands.partition_point(|strand| first(strand) <= id).checked_sub(1)?;
         let (chunk, live) = self.strand(at)?;
-        let index = chunk.0[..chunk.filled()]
+        let index = chunk.cells[..chunk.filled()]
             .binary_search_by_key(&id, |cell| cell.get().map_or(u64::MAX, |entry| entry.member.id()))
             .ok()?;
         (live >> index & 1 == 1).then_some((at, index))
@@ -276,7 +297,7 @@ impl<M: Identified> Audience<M> {
     /// The entry of a member.
     pub(crate) fn get(&self, id: u64) -> Option<&Entry<M>> {
         let (at, index) = self.locate(id)?;
-        self.strands[at].chunk.0[index].get()
+        self.strands[at].chunk.cells[index].get()
     }
 
     /// A version with these members too. Those already in it stay as they are.
@@ -307,7 +328,7 @@ impl<M: Identified> Audience<M> {
             return Some(version);
         };
         let filled = last.chunk.filled();
-        let newest = last.chunk.0[filled - 1].get()?;
+        let newest = last.chunk.cells[filled - 1].get()?;
         if newest.member.id() >= entry.member.id() {
             // Made at the same time as others, and overtaken: a matter of the last chunk.
             return self.with_late(entry);
@@ -316,9 +337,9 @@ impl<M: Identified> Audience<M> {
         if newest.filter == entry.filter {
             entry.filter.clone_from(&newest.filter);
         }
-        if let Some(cell) = last.chunk.0.get(filled) {
+        if filled < last.chunk.cells.len() {
             // Versions follow one another under the control lock, so the cell is free.
-            cell.set(entry).ok()?;
+            last.chunk.fill(filled, entry)?;
             version.last_live |= 1 << filled;
             return Some(version);
         }
@@ -367,7 +388,7 @@ impl<M: Identified> Audience<M> {
         strand.live &= !(1 << index);
         let live = strand.live.count_ones() as usize;
         // A dead cell keeps its entry: a member's shell is small, but a filter keeps types alive.
-        let filter = strand.chunk.0[index].get()?.filter.as_ref();
+        let filter = strand.chunk.cells[index].get()?.filter.as_ref();
         let keeps_filter = filter.is_some_and(|filter| {
             !strand.entries().any(|other| other.filter.as_ref().is_some_and(|other| Arc::ptr_eq(other, filter)))
         });

@@ -107,7 +107,7 @@ impl InlineQueue {
         }
         {
             let _frame = InlineFrame::enter(member.id());
-            member.deliver(holder.token(), message);
+            member.deliver_caught(holder.token(), message);
         }
         self.serve_rest(member, holder.done_one());
     }
@@ -166,7 +166,7 @@ impl InlineQueue {
             {
                 let _frame = InlineFrame::enter(member.id());
                 match item.extra.map(|extra| *extra) {
-                    None => member.deliver(right.token(), &item.message),
+                    None => member.deliver_caught(right.token(), &item.message),
                     Some(Extra::Finish) => member.finish(right.token(), &item.message),
                     Some(Extra::Notify(completion)) => completion.complete(),
                 }

@@ -13,6 +13,9 @@
 //! that a closed lane hands back was not and will not be served. Waking the worker costs a
 //! system call only while it sleeps. Models: `loom-tests/tests/{lane,park}.rs`.
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use super::audience::Identified;
 use super::completion::Completion;
 use super::part::{Dispatch, Held};
@@ -30,10 +33,20 @@ use crate::sync::{Arc, OnceLock};
 
 /// What a lane serves: the executable half of a subscription.
 pub(crate) trait Member: Identified + Send + Sync + Sized + 'static {
-    /// Hands the member a message. Never unwinds.
+    /// Hands the member a message. A panic of its handler comes through: the caller catches it and tells
+    /// [`panicked`](Self::panicked).
     fn deliver(self: &Arc<Self>, token: &Token, message: &Message);
+    /// Its handler has panicked with this. Never unwinds.
+    fn panicked(self: &Arc<Self>, panic: Box<dyn Any + Send>);
     /// Hands the member its final message and lets go of its handler. Never unwinds.
     fn finish(self: &Arc<Self>, token: &Token, message: &Message);
+
+    /// As [`deliver`](Self::deliver), with the catching done. Never unwinds.
+    fn deliver_caught(self: &Arc<Self>, token: &Token, message: &Message) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.deliver(token, message))) {
+            self.panicked(panic);
+        }
+    }
 }
 
 /// Something to do at a position of the lane.

@@ -65,7 +65,11 @@ impl<T> Serial<T> {
     #[inline]
     pub(crate) fn enter<'a>(&'a self, token: &'a Token) -> Option<Entered<'a, T>> {
         assert!(token.id == self.owner, "entered by a runner it does not belong to");
-        (!self.entered.replace(true)).then_some(Entered { cell: self, _token: token })
+        if self.entered.get() {
+            return None;
+        }
+        self.entered.set(true);
+        Some(Entered { cell: self, _token: token })
     }
 }
 

@@ -20,18 +20,20 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::affinity;
-use super::audience::Cursor;
+use super::audience::{Audience, Cursor};
 use super::completion::Completion;
 use super::frames::{Helper, Serving};
 use super::lane::{Control, Lane, LaneEnd, Member};
 use super::part::{Dispatch, Target};
 use super::serial::Token;
 use super::wait::{Idle, Next, WaitStrategy, nap};
-use crate::contain::quietly;
+use crate::contain::{discard, quietly};
 use crate::message::{self, Message};
 use crate::reclaim::Reclaimer;
 use crate::ring::{Consumer, Position};
@@ -129,6 +131,8 @@ pub(crate) struct Worker<M: Member> {
     waiting: RefCell<Vec<u64>>,
     helping: Cell<usize>,
     has_deferred: Cell<bool>,
+    /// Something may be left to do after a call: deferred work, or a walk that a helper finished.
+    attention: Cell<bool>,
     stop: Cell<bool>,
     /// The lane takes nothing any more.
     ended: Cell<bool>,
@@ -152,6 +156,7 @@ impl<M: Member> Worker<M> {
             waiting: RefCell::default(),
             helping: Cell::new(0),
             has_deferred: Cell::new(false),
+            attention: Cell::new(false),
             stop: Cell::new(false),
             ended: Cell::new(false),
             wait,
@@ -248,33 +253,57 @@ impl<M: Member> Worker<M> {
             let message = message.as_ref().expect("put there above");
             // SAFETY: we are the lane's worker, and free no list while a walk is open (`control`).
             let audience = unsafe { target.audience() };
-            let mut scan = audience.scan(after);
-            while let Some(member) = scan.next(message) {
-                walk.cursor.set(scan.cursor());
-                self.give(member, message);
-                if walk.finished.get() {
+            let mut after = after;
+            // Caught once a walk, not once a call.
+            while let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.give_all(&walk, audience, message, after))) {
+                after = Some(walk.cursor.get());
+                match audience.at(walk.cursor.get()) {
+                    Some(member) => member.panicked(panic),
+                    None => discard(panic),
+                }
+                if self.after_call(&walk, self.running()) {
                     break;
                 }
             }
         }
         self.set_running(before);
         self.depth.set(depth);
+        if depth == 0 {
+            self.attention.set(self.has_deferred.get());
+        }
         let message = walk.message.take();
         quietly(|| drop(message));
     }
 
+    /// Calls the members one after the other. A panic of a handler comes through.
     #[inline]
-    fn give(&self, member: &Arc<M>, message: &Message) {
-        let id = member.id();
-        if self.is_waiting(id) {
-            self.defer(id, Deferred::Message(Arc::clone(member), message.clone()));
-            return;
-        }
-        self.set_running(id);
-        member.deliver(&self.token, message);
+    fn give_all(&self, walk: &Walk<M>, audience: &Audience<M>, message: &Message, after: Option<Cursor>) {
+        let running = &self.lane.busy.running;
+        // Nothing changes it in between: who helps inside a call has ended when the call returns.
+        let some_wait = self.helping.get() > 0;
+        audience.walk(message, after, |cursor, member| {
+            let id = member.id();
+            if some_wait && self.is_waiting(id) {
+                self.defer(id, Deferred::Message(Arc::clone(member), message.clone()));
+                return ControlFlow::Continue(());
+            }
+            walk.cursor.set(cursor);
+            running.store(id, Ordering::Relaxed);
+            member.deliver(&self.token, message);
+            if self.attention.get() && self.after_call(walk, id) {
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        });
+    }
+
+    /// What a handler that has waited leaves to do; true: a helper has finished the walk.
+    #[cold]
+    fn after_call(&self, walk: &Walk<M>, id: u64) -> bool {
         if self.has_deferred.get() {
             self.serve_deferred(id);
         }
+        walk.finished.get()
     }
 
     fn control(&self, control: Control<M>) {
@@ -306,6 +335,7 @@ impl<M: Member> Worker<M> {
     fn defer(&self, id: u64, what: Deferred<M>) {
         self.core.borrow_mut().deferred.entry(id).or_default().push_back(what);
         self.has_deferred.set(true);
+        self.attention.set(true);
     }
 
     /// The member's handler has returned: gives it what came meanwhile.
@@ -324,7 +354,7 @@ impl<M: Member> Worker<M> {
             match next {
                 None => return,
                 Some(Deferred::Message(member, message)) => {
-                    member.deliver(&self.token, &message);
+                    member.deliver_caught(&self.token, &message);
                     quietly(|| drop((member, message)));
                 }
                 Some(Deferred::Finish(member, message)) => {
@@ -378,6 +408,7 @@ impl<M: Member> Helper for Worker<M> {
         let helped = match rest {
             Some(walk) => {
                 walk.finished.set(true);
+                self.attention.set(true);
                 let message = walk.message.borrow().clone();
                 if let (Some(message), Some(target)) = (message, walk.target.get()) {
                     self.walk(message, target, Some(walk.cursor.get()));
