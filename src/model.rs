@@ -364,7 +364,30 @@ pub fn lane() -> (Lane, LaneEnd) {
 impl LaneEnd {
     /// Serves the lane until it is stopped.
     pub fn run(self, reclaimer: &Reclaimer) {
-        worker::Worker::new(self.0, WaitStrategy::Park, Arc::clone(&reclaimer.0)).run();
+        worker::Worker::new(self.0, WaitStrategy::Park, Arc::clone(&reclaimer.0), None).run();
+    }
+}
+
+/// A worker as its thread and a watchdog have it.
+#[derive(Clone)]
+pub struct Worker(Arc<worker::Worker<Listener>>);
+
+impl LaneEnd {
+    pub fn worker(self, reclaimer: &Reclaimer) -> Worker {
+        Worker(worker::Worker::new(self.0, WaitStrategy::Park, Arc::clone(&reclaimer.0), None))
+    }
+}
+
+impl Worker {
+    /// Serves the lane as its thread does, mailboxes too after a take-over; true: it was taken over.
+    pub fn run(self) -> bool {
+        let lost = Arc::clone(&self.0).run() == worker::Ended::Lost;
+        self.0.serve_away();
+        lost
+    }
+    /// Takes the lane over from the call that runs now, if one does.
+    pub fn take_over(&self) -> Option<Self> {
+        self.0.take_over(self.0.look(), Duration::ZERO).map(Self)
     }
 }
 

@@ -70,7 +70,8 @@ fn a_hundred_thousand_subscriptions_take_less_than_200_bytes_each_and_give_them_
 
     topic.publish_sync(kind.message(1), &subscriptions[count - 1]).unwrap();
     topic.publish_sync(kind.message(1), &subscriptions[count - 2]).unwrap();
-    assert_eq!(bus.stats().delivered, 2 * (count as u64 + 2), "everybody got both");
+    // A handler whose thread the system put aside for long may be served a little later than the others (G8).
+    common::eventually("everybody got both", || bus.stats().delivered == 2 * (count as u64 + 2));
     let ends: Vec<_> = subscriptions.iter().rev().map(Subscription::unsubscribe).collect();
     ends.iter().for_each(|end| end.wait_timeout(PATIENCE).unwrap());
     drop((ends, subscriptions));

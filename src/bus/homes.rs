@@ -10,7 +10,9 @@ use super::subscriber::{Route, Subscriber};
 use super::topic::TopicInner;
 use crate::error::SubscribeError;
 use crate::exec::lane::{Lane, RingSize};
+use crate::exec::spares::Spares;
 use crate::exec::wait::WaitStrategy;
+use crate::exec::watchdog::Watch;
 use crate::exec::worker::{self, WorkerSetup};
 use crate::reclaim::Reclaimer;
 use crate::ring::Budget;
@@ -45,6 +47,9 @@ pub(crate) struct Homes {
     loads: Box<[AtomicUsize]>,
     /// Threads that have not been joined: of lanes and of dedicated subscriptions.
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Who takes lanes over; none on a bus without watchdog.
+    pub(crate) spares: Option<Arc<Spares<Subscriber>>>,
+    pub(crate) watch: Arc<Watch>,
     setup: WorkerSetup,
     budget: Arc<Budget>,
     /// Entries a ring may hold.
@@ -58,11 +63,14 @@ impl Homes {
         reclaimer: Arc<Reclaimer>,
         budget: Arc<Budget>,
         most: usize,
+        spares: Option<Arc<Spares<Subscriber>>>,
     ) -> Self {
         Self {
             loads: lanes.iter().map(|_| AtomicUsize::new(0)).collect(),
             lanes: lanes.into(),
             threads: Mutex::default(),
+            spares,
+            watch: Arc::default(),
             // A thread that never sleeps is for lanes that have a core to themselves.
             setup: WorkerSetup {
                 core: None,
@@ -86,6 +94,7 @@ impl Homes {
         let own = thread::current().id();
         let mut threads = std::mem::take(&mut *lock(&self.threads));
         loop {
+            threads.extend(self.spares.iter().flat_map(|spares| spares.take_handles()));
             let (ended, running): (Vec<_>, Vec<_>) = threads.into_iter().partition(JoinHandle::is_finished);
             for thread in ended {
                 // Its panic, if any, was reported where it happened.
@@ -137,7 +146,7 @@ impl Homes {
         };
         let (lane, end) = Lane::new(format!("own/{topic}"), size, Arc::clone(&self.budget));
         lane.member_joins();
-        let thread = worker::spawn(end, self.setup.clone()).map_err(SubscribeError::Thread)?;
+        let thread = worker::spawn(end, self.setup.clone(), None).map_err(SubscribeError::Thread)?;
         let mut threads = lock(&self.threads);
         threads.retain(|thread| !thread.is_finished());
         threads.push(thread);

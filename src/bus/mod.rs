@@ -35,7 +35,9 @@ use crate::error::{BuildError, Closed, ShutdownError, SubscribeError, TypeError}
 use crate::exec::affinity::Pinning;
 use crate::exec::frames;
 use crate::exec::lane::{Lane, RingSize};
+use crate::exec::spares::Spares;
 use crate::exec::wait::WaitStrategy;
+use crate::exec::watchdog::Watchdog;
 use crate::exec::worker::{self, WorkerSetup};
 use crate::message::{MessageType, MessageTypeBuilder};
 use crate::reclaim::Reclaimer;
@@ -56,6 +58,11 @@ const ENTRY_BYTES: usize = 16;
 const MOST_ENTRIES: usize = 1 << 22;
 /// How long a bus that is dropped without shutdown waits for its handlers.
 const DROP_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a handler may keep its lane.
+const DEFAULT_PERIOD: Duration = Duration::from_millis(2);
+/// Shorter ones would mostly find threads that the system has put aside.
+const SHORTEST_PERIOD: Duration = Duration::from_micros(100);
 
 /// What all handles of a bus share.
 #[derive(Debug)]
@@ -252,6 +259,10 @@ impl Bus {
             ended: core.totals.ended.load(Ordering::Relaxed),
             late_type_uses: core.late_type_uses.load(Ordering::Relaxed),
             ring_bytes: core.budget.used(),
+            takeovers: core.homes.watch.takeovers(),
+            takeovers_refused: core.homes.watch.refused(),
+            spare_threads: core.homes.spares.as_ref().map_or(0, |spares| spares.threads().0),
+            spare_threads_high_water: core.homes.spares.as_ref().map_or(0, |spares| spares.threads().1),
             ..BusStats::default()
         };
         for topic in core.live_topics() {
@@ -275,6 +286,7 @@ impl Bus {
                 high_water: lane.high_water(),
                 served: lane.served(),
                 sleeps: lane.sleeps(),
+                takeovers: lane.takeovers(),
             })
             .collect();
         stats
@@ -307,6 +319,14 @@ pub struct BusStats {
     pub late_type_uses: u64,
     /// Bytes of ring memory in use.
     pub ring_bytes: usize,
+    /// Lanes taken over from handlers that kept them too long.
+    pub takeovers: u64,
+    /// Times a lane had to stay with such a handler because all spare threads were in use.
+    pub takeovers_refused: u64,
+    /// Threads beside those that serve lanes, now.
+    pub spare_threads: usize,
+    /// Most of them so far.
+    pub spare_threads_high_water: usize,
     /// Figures of each lane.
     pub lanes: Vec<LaneStats>,
 }
@@ -323,6 +343,8 @@ pub struct LaneStats {
     pub served: u64,
     /// Times the worker went to sleep.
     pub sleeps: u64,
+    /// Times it was taken over.
+    pub takeovers: u64,
 }
 
 /// A bus in the making.
@@ -351,6 +373,8 @@ pub struct BusBuilder {
     ring_capacity: usize,
     memory_budget: usize,
     declined_types: HashSet<Box<str>>,
+    watchdog: Option<Duration>,
+    spare_threads: usize,
 }
 
 impl Default for BusBuilder {
@@ -363,6 +387,8 @@ impl Default for BusBuilder {
             ring_capacity: 4096,
             memory_budget: 256 << 20,
             declined_types: HashSet::new(),
+            watchdog: Some(DEFAULT_PERIOD),
+            spare_threads: 64,
         }
     }
 }
@@ -412,6 +438,22 @@ impl BusBuilder {
         self
     }
 
+    /// How long a handler may keep its lane from the others (default: 2 ms, down to 100 us). Then another
+    /// thread goes on with the lane; the handler's own subscription waits for it in a queue of its own, and
+    /// comes back when it has been quick again. `None`: never; a handler that blocks then blocks its lane.
+    #[must_use]
+    pub fn watchdog(mut self, period: impl Into<Option<Duration>>) -> Self {
+        self.watchdog = period.into().map(|period| period.max(SHORTEST_PERIOD));
+        self
+    }
+
+    /// Threads at most that take lanes over and serve what got stuck (default: 64). They are made when needed.
+    #[must_use]
+    pub fn spare_threads(mut self, most: usize) -> Self {
+        self.spare_threads = most;
+        self
+    }
+
     /// Message types of this name are not made on this bus.
     #[must_use]
     pub fn decline_type(mut self, name: impl Into<Box<str>>) -> Self {
@@ -443,10 +485,11 @@ impl BusBuilder {
         let reclaimer = Reclaimer::new();
         let (lanes, ends): (Vec<_>, Vec<_>) =
             (0..lanes).map(|index| Lane::new(format!("{}/{index}", self.name), size, Arc::clone(&budget))).unzip();
+        let spares = self.watchdog.map(|_| Spares::new(&self.name, self.spare_threads));
         let core = Arc::new(BusCore {
             name: self.name,
             closed: AtomicBool::new(false),
-            homes: Homes::new(lanes, self.wait, Arc::clone(&reclaimer), Arc::clone(&budget), most),
+            homes: Homes::new(lanes, self.wait, Arc::clone(&reclaimer), Arc::clone(&budget), most, spares.clone()),
             control: ControlPath::new(Arc::clone(&reclaimer)),
             counters: Counters::new(),
             reclaimer: Arc::clone(&reclaimer),
@@ -461,7 +504,12 @@ impl BusBuilder {
         for (index, end) in ends.into_iter().enumerate() {
             let setup =
                 WorkerSetup { core: self.pinning.core_of(index), wait: self.wait, reclaimer: Arc::clone(&reclaimer) };
-            bus.core.homes.adopt(worker::spawn(end, setup).map_err(BuildError::Thread)?);
+            bus.core.homes.adopt(worker::spawn(end, setup, spares.clone()).map_err(BuildError::Thread)?);
+        }
+        if let (Some(period), Some(spares)) = (self.watchdog, spares) {
+            let homes = &bus.core.homes;
+            let dog = Watchdog::start(period, &homes.lanes, spares, Arc::clone(&homes.watch));
+            homes.adopt(dog.map_err(BuildError::Thread)?);
         }
         Ok(bus)
     }

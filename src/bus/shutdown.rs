@@ -63,7 +63,7 @@ fn culprit(subscriber: &Subscriber) -> Culprit {
         subscription: name,
         topic,
         location: subscriber.location.to_string(),
-        running: subscriber.route.lane().is_none_or(|lane| lane.running() == Some(subscriber.id())),
+        running: subscriber.route.lane().is_none_or(|lane| lane.is_running(subscriber.id())),
     }
 }
 

@@ -9,12 +9,11 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::completion::Completion;
-use crate::sync::{local, park};
+use crate::sync::{Arc, local, park};
 
 /// A worker as those see it who wait on its thread.
 pub(super) trait Helper {
@@ -31,7 +30,7 @@ pub(super) trait Helper {
 }
 
 local! {
-    static WORKER: RefCell<Option<Rc<dyn Helper>>> = const { RefCell::new(None) };
+    static WORKER: RefCell<Option<Arc<dyn Helper>>> = const { RefCell::new(None) };
     static INLINE: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -39,7 +38,7 @@ local! {
 pub(super) struct Serving(());
 
 impl Serving {
-    pub(super) fn begin(worker: Rc<dyn Helper>) -> Self {
+    pub(super) fn begin(worker: Arc<dyn Helper>) -> Self {
         WORKER.with(|slot| *slot.borrow_mut() = Some(worker));
         Self(())
     }
@@ -67,7 +66,7 @@ impl Drop for InlineFrame {
     }
 }
 
-fn worker() -> Option<Rc<dyn Helper>> {
+fn worker() -> Option<Arc<dyn Helper>> {
     WORKER.try_with(|slot| slot.borrow().clone()).ok().flatten()
 }
 

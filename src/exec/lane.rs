@@ -14,22 +14,25 @@
 //! system call only while it sleeps. Models: `loom-tests/tests/{lane,park}.rs`.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use super::audience::Identified;
 use super::completion::Completion;
+use super::mailbox::{Deferred, Mailbox};
 use super::part::{Dispatch, Held};
 use super::serial::{Token, TokenId};
+use super::watchdog::Watch;
+use super::worker::Worker;
 use crossbeam_utils::CachePadded;
 
 use crate::message::Message;
 use crate::ring::{Budget, Consumer, Position, Ring, ring};
 use crate::stats::Tally;
-use crate::sync::AtomicUsize;
 use crate::sync::park::Sleeper;
-use crate::sync::plain::{AtomicU64, Ordering};
 use crate::sync::stack::ClosableStack;
-use crate::sync::{Arc, OnceLock};
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, OnceLock, Ordering, Weak, lock};
 
 /// What a lane serves: the executable half of a subscription.
 pub(crate) trait Member: Identified + Send + Sync + Sized + 'static {
@@ -87,7 +90,14 @@ pub(crate) struct Lane<M: Member> {
     token: TokenId,
     ring: Arc<Ring<Dispatch<M>>>,
     controls: ClosableStack<(Position, Control<M>)>,
-    sleeper: OnceLock<Sleeper>,
+    /// Who serves it now, and how to wake that thread.
+    server: Mutex<Server<M>>,
+    watch: OnceLock<Arc<Watch>>,
+    budget: Arc<Budget>,
+    /// Mailboxes have used the budget up.
+    flooded: Arc<AtomicBool>,
+    /// The worker takes nothing any more.
+    ended: AtomicBool,
     /// Members that have not had their final message.
     members: AtomicUsize,
     /// On lines of its own: written at every delivery, while publishers read the rest.
@@ -98,8 +108,15 @@ pub(crate) struct Lane<M: Member> {
 #[derive(Debug, Default)]
 pub(super) struct Busy {
     pub(super) tally: LaneTally,
-    /// Id of the member whose handler runs, or zero.
-    pub(super) running: AtomicU64,
+    /// Times it was taken over. By the watchdog.
+    takeovers: Tally,
+}
+
+struct Server<M: Member> {
+    worker: Weak<Worker<M>>,
+    sleeper: Option<Sleeper>,
+    /// Of members that are served elsewhere.
+    mailboxes: Vec<Arc<Mailbox<M>>>,
 }
 
 /// What the worker of a lane needs besides: one of each per lane.
@@ -112,14 +129,18 @@ pub(crate) struct LaneEnd<M: Member> {
 impl<M: Member> Lane<M> {
     /// A lane and the end its worker takes.
     pub(crate) fn new(name: String, size: RingSize, budget: Arc<Budget>) -> (Arc<Self>, LaneEnd<M>) {
-        let (ring, consumer) = ring(size.slot_bits, size.capacity, size.most, budget);
+        let (ring, consumer) = ring(size.slot_bits, size.capacity, size.most, Arc::clone(&budget));
         let token = Token::new();
         let lane = Arc::new(Self {
             name,
             token: token.id(),
             ring,
             controls: ClosableStack::new(),
-            sleeper: OnceLock::new(),
+            server: Mutex::new(Server { worker: Weak::new(), sleeper: None, mailboxes: Vec::new() }),
+            watch: OnceLock::new(),
+            budget,
+            flooded: Arc::default(),
+            ended: AtomicBool::new(false),
             members: AtomicUsize::new(0),
             busy: CachePadded::default(),
         });
@@ -138,7 +159,7 @@ impl<M: Member> Lane<M> {
     /// Whether ordinary messages should be refused now.
     #[inline]
     pub(crate) fn is_full(&self) -> bool {
-        self.ring.is_full()
+        self.ring.is_full() || self.flooded.load(Ordering::Relaxed)
     }
 
     /// Queues a dispatch.
@@ -160,14 +181,70 @@ impl<M: Member> Lane<M> {
 
     #[cold]
     fn wake(&self) {
-        if let Some(sleeper) = self.sleeper.get() {
+        let sleeper = lock(&self.server).sleeper.clone();
+        if let Some(sleeper) = sleeper {
             sleeper.wake();
         }
     }
 
-    /// Called by the worker before it first sleeps.
-    pub(super) fn served_by_this_thread(&self) {
-        let _ = self.sleeper.set(Sleeper::current());
+    /// The calling thread serves the lane from now on. Called before it first sleeps.
+    pub(super) fn served_by(&self, worker: &Arc<Worker<M>>) {
+        let mut server = lock(&self.server);
+        server.worker = Arc::downgrade(worker);
+        server.sleeper = Some(Sleeper::current());
+    }
+
+    /// The present worker.
+    pub(super) fn worker(&self) -> Option<Arc<Worker<M>>> {
+        lock(&self.server).worker.upgrade()
+    }
+
+    /// A mailbox for a member whose handler is stuck; `waiting` stood aside for it.
+    pub(super) fn open_mailbox(&self, id: u64, quick: Duration, waiting: VecDeque<Deferred<M>>) -> Arc<Mailbox<M>> {
+        let (budget, flooded) = (Arc::clone(&self.budget), Arc::clone(&self.flooded));
+        let mailbox = Arc::new(Mailbox::new(id, self.token, quick, waiting, budget, flooded));
+        lock(&self.server).mailboxes.push(Arc::clone(&mailbox));
+        mailbox
+    }
+
+    pub(super) fn mailbox_closed(&self, mailbox: &Arc<Mailbox<M>>) {
+        lock(&self.server).mailboxes.retain(|other| !Arc::ptr_eq(other, mailbox));
+    }
+
+    pub(super) fn watched_by(&self, watch: Arc<Watch>) {
+        let _ = self.watch.set(watch);
+    }
+
+    /// The worker has slept and looks for work again.
+    pub(super) fn awake(&self) {
+        if let Some(watch) = self.watch.get() {
+            watch.lane_woke();
+        }
+    }
+
+    /// Whether the worker sleeps.
+    pub(super) fn is_asleep(&self) -> bool {
+        self.ring.is_asleep()
+    }
+
+    pub(super) fn set_ended(&self) {
+        // Release: who sees it sees all the worker did.
+        self.ended.store(true, Ordering::Release);
+        self.awake();
+    }
+
+    /// Whether the worker has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    pub(super) fn note_takeover(&self) {
+        self.busy.takeovers.add(1);
+    }
+
+    /// Times it was taken over.
+    pub(crate) fn takeovers(&self) -> u64 {
+        self.busy.takeovers.get()
     }
 
     #[inline]
@@ -198,9 +275,10 @@ impl<M: Member> Lane<M> {
         self.members.load(Ordering::Acquire)
     }
 
-    /// Id of the member whose handler runs now, if one does.
-    pub(crate) fn running(&self) -> Option<u64> {
-        Some(self.busy.running.load(Ordering::Relaxed)).filter(|&id| id != 0)
+    /// Whether the member's handler runs now, here or away.
+    pub(crate) fn is_running(&self, id: u64) -> bool {
+        self.worker().is_some_and(|worker| worker.hold.running() == id)
+            || lock(&self.server).mailboxes.iter().any(|mailbox| mailbox.id() == id && mailbox.is_running())
     }
 
     /// Dispatches waiting, roughly.

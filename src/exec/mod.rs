@@ -3,6 +3,7 @@
 //! ```text
 //!   lane      ring + control stack + one worker thread, pinned       (Delivery::Lane, Dedicated)
 //!   inline    the publishing thread, by baton                        (Delivery::Inline)
+//!   takeover  a lane goes on in another thread when a handler gets stuck; watchdog, hold, mailbox, spares
 //!   serial    what only the present runner may touch
 //!   frames    what a thread is in the middle of; waiting inside handlers
 //! ```
@@ -14,9 +15,16 @@ pub(crate) mod affinity;
 pub(crate) mod audience;
 pub(crate) mod completion;
 pub(crate) mod frames;
+mod helping;
+mod hold;
 pub(crate) mod inline;
 pub(crate) mod lane;
+mod mailbox;
 pub(crate) mod part;
 pub(crate) mod serial;
+pub(crate) mod spares;
+mod takeover;
 pub(crate) mod wait;
+mod walk;
+pub(crate) mod watchdog;
 pub(crate) mod worker;

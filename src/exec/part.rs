@@ -62,7 +62,8 @@ impl<M: Member> Part<M> {
     #[inline]
     pub(crate) fn push(&self, message: Message) {
         let held = self.held();
-        held.lane.push(Dispatch { message, held: NonNull::from(&**held) });
+        held.lane
+            .push(Dispatch { message, held: NonNull::new(Arc::as_ptr(held).cast_mut()).expect("an Arc is not null") });
     }
 }
 
@@ -140,5 +141,17 @@ impl<M: Member> Target<M> {
     pub(super) unsafe fn audience<'a>(self) -> &'a Audience<M> {
         // SAFETY: the module's argument; the caller promises the lane's half of it.
         unsafe { &(*self.0.as_ptr()).audience }
+    }
+
+    /// A counted reference to the list, for a worker that loses the lane in the middle of it.
+    ///
+    /// # Safety
+    /// As [`audience`](Self::audience).
+    pub(super) unsafe fn keep(self) -> Arc<Held<M>> {
+        let held = self.0.as_ptr().cast_const();
+        // SAFETY: the pointer is that of an `Arc` (`push`), alive as the caller promises.
+        unsafe { Arc::increment_strong_count(held) };
+        // SAFETY: as above; the count was taken for this reference.
+        unsafe { Arc::from_raw(held) }
     }
 }

@@ -35,6 +35,14 @@ impl Token {
         Self { id: TokenId(NEXT.fetch_add(1, plain::Ordering::Relaxed)), _one_thread: PhantomData }
     }
 
+    /// The same token once more, for a lane that goes from thread to thread (`takeover`).
+    ///
+    /// # Safety
+    /// No two threads use tokens of one id for the same member at a time.
+    pub(super) unsafe fn again(id: TokenId) -> Self {
+        Self { id, _one_thread: PhantomData }
+    }
+
     pub(crate) fn id(&self) -> TokenId {
         self.id
     }
@@ -50,7 +58,7 @@ pub(crate) struct Serial<T> {
 }
 
 // SAFETY: both cells are touched only by the holder of the owner token, which is one thread at a
-// time, and passing the token between threads synchronises.
+// time for one member (`Token::again`), and passing the token between threads synchronises.
 unsafe impl<T: Send> Sync for Serial<T> {}
 
 impl<T> Serial<T> {

@@ -4,41 +4,39 @@
 //!   turn: control entry due at this position?  ─► serve it
 //!         else next dispatch                   ─► for each accepting member: deliver
 //!   idle: spin, yield, hand message memory back, sleep
-//!
-//!   a handler waits (join, publish_sync)       ─► help: the same turns, deeper on this stack;
-//!         what is for a member whose handler is below on the stack waits in `deferred`
-//!         until that handler returns; lists retired meanwhile are freed at the bottom
 //! ```
 //!
-//! A helper first finishes the walk that the waiting handler is part of, from the member after it;
-//! when the handler returns, the outer walk sees that there is nothing left of it.
+//! What is for a member whose handler waits further down the stack (`helping`) stands aside until that
+//! handler returns; what is for a member that is served elsewhere (`takeover`) goes to its mailbox. After
+//! every call of foreign code the worker looks whether it has lost the lane meanwhile; if so it touches
+//! nothing of it any more and leaves.
 //!
 //! Guarantees: each member's messages in the order of the ring (G2), one at a time (G4), the final one
 //! last (G5); a panic in a destructor of a payload is caught; cost 3-5 ns a member. Models:
-//! `loom-tests/tests/lane.rs`.
+//! `loom-tests/tests/lane.rs`, `takeover.rs`.
 #![allow(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
-use std::ops::ControlFlow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::time::Duration;
+
+use crossbeam_utils::CachePadded;
 
 use super::affinity;
-use super::audience::{Audience, Cursor};
-use super::completion::Completion;
 use super::frames::{Helper, Serving};
+use super::hold::{Hold, NO_MEMBER};
 use super::lane::{Control, Lane, LaneEnd, Member};
-use super::part::{Dispatch, Target};
+use super::mailbox::{Deferred, Mailbox};
+use super::part::Dispatch;
 use super::serial::Token;
+use super::spares::Spares;
 use super::wait::{Idle, Next, WaitStrategy, nap};
-use crate::contain::{discard, quietly};
-use crate::message::{self, Message};
+use super::walk::{Rest, Walk};
+use crate::contain::quietly;
+use crate::message;
 use crate::reclaim::Reclaimer;
 use crate::ring::{Consumer, Position};
-use crate::sync::plain::Ordering;
-use crate::sync::{Arc, park, thread};
+use crate::sync::{Arc, fence, thread};
 
 /// How a worker runs.
 #[derive(Clone, Debug)]
@@ -48,23 +46,37 @@ pub(crate) struct WorkerSetup {
     pub(crate) reclaimer: Arc<Reclaimer>,
 }
 
-/// Starts the worker thread of a lane.
-pub(crate) fn spawn<M: Member>(end: LaneEnd<M>, setup: WorkerSetup) -> std::io::Result<thread::JoinHandle<()>> {
+/// Starts the worker thread of a lane. `spares`: who takes the lane over, and what the thread becomes after
+/// that.
+pub(crate) fn spawn<M: Member>(
+    end: LaneEnd<M>,
+    setup: WorkerSetup,
+    spares: Option<Arc<Spares<M>>>,
+) -> std::io::Result<thread::JoinHandle<()>> {
     let name: String = end.lane.name().chars().filter(|&c| c != '\0').take(15).collect();
     let body = move || {
         if let Some(core) = setup.core {
             affinity::pin_this_thread(core);
         }
-        Worker::new(end, setup.wait, setup.reclaimer).run();
+        let worker = Worker::new(end, setup.wait, setup.reclaimer, spares.clone());
+        if Arc::clone(&worker).run() == Ended::Lost {
+            worker.serve_away();
+            drop(worker);
+            if let Some(spares) = spares {
+                spares.become_one();
+            }
+        }
     };
     thread::Builder::new().name(name).spawn(body)
 }
 
-/// Something for a member whose handler is on the stack.
-enum Deferred<M: Member> {
-    Message(Arc<M>, Message),
-    Finish(Arc<M>, Message),
-    Notify(Arc<Completion>),
+/// How serving a lane came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// The lane was stopped.
+    Stopped,
+    /// Another thread serves it now.
+    Lost,
 }
 
 enum Work<M: Member> {
@@ -72,14 +84,16 @@ enum Work<M: Member> {
     Control(Control<M>),
 }
 
-/// What changes between turns. Never borrowed while foreign code runs.
-struct Core<M: Member> {
-    consumer: Consumer<Dispatch<M>>,
+/// What goes with the lane. Never borrowed while foreign code runs.
+pub(super) struct Core<M: Member> {
+    pub(super) consumer: Consumer<Dispatch<M>>,
     /// Control entries taken over, by position.
     controls: VecDeque<(Position, Control<M>)>,
-    deferred: HashMap<u64, VecDeque<Deferred<M>>>,
+    pub(super) deferred: HashMap<u64, VecDeque<Deferred<M>>>,
     /// Lists retired while a walk was open.
     retired: Vec<Control<M>>,
+    /// Members that are served elsewhere.
+    pub(super) away: HashMap<u64, Arc<Mailbox<M>>>,
 }
 
 impl<M: Member> Core<M> {
@@ -109,66 +123,113 @@ impl<M: Member> Core<M> {
     }
 }
 
-/// A walk in progress; the n-th handler on the stack is called from the n-th of these.
-struct Walk<M: Member> {
-    message: RefCell<Option<Message>>,
-    target: Cell<Option<Target<M>>>,
-    cursor: Cell<Cursor>,
-    /// A helper has taken over the rest.
-    finished: Cell<bool>,
+/// One lane's worker. Its cells are for the thread that runs it; a taker looks at them while that thread is
+/// in foreign code (`hold`).
+pub(crate) struct Worker<M: Member> {
+    pub(super) lane: Arc<Lane<M>>,
+    pub(super) hold: CachePadded<Hold>,
+    pub(super) token: Token,
+    /// None: the lane is lost.
+    pub(super) core: RefCell<Option<Core<M>>>,
+    /// Walks by depth, kept for use again.
+    pub(super) walks: RefCell<Vec<Rc<Walk<M>>>>,
+    /// Open walks.
+    pub(super) depth: Cell<usize>,
+    /// Members whose handlers are waiting further down the stack, and how many they are.
+    pub(super) waiting: RefCell<Vec<u64>>,
+    pub(super) helping: Cell<usize>,
+    pub(super) has_deferred: Cell<bool>,
+    /// Some members are served elsewhere.
+    pub(super) some_away: Cell<bool>,
+    pub(super) stop: Cell<bool>,
+    /// The lane takes nothing any more.
+    pub(super) ended: Cell<bool>,
+    /// The rest of a walk that was taken over.
+    pub(super) rest: Cell<Option<Rest<M>>>,
+    /// Mailboxes of the members on this stack, once the lane is lost.
+    pub(super) left_behind: RefCell<Vec<Arc<Mailbox<M>>>>,
+    pub(super) wait: WaitStrategy,
+    pub(super) reclaimer: Arc<Reclaimer>,
+    pub(super) spares: Option<Arc<Spares<M>>>,
+    /// See [`fence::light`].
+    pub(super) fenced: bool,
 }
 
-/// One lane's worker. Lives on its thread.
-pub(crate) struct Worker<M: Member> {
-    lane: Arc<Lane<M>>,
-    token: Token,
-    core: RefCell<Core<M>>,
-    /// Walks by depth, kept for use again.
-    walks: RefCell<Vec<Rc<Walk<M>>>>,
-    /// Open walks.
-    depth: Cell<usize>,
-    /// Members whose handlers are waiting further down the stack, and how many they are.
-    waiting: RefCell<Vec<u64>>,
-    helping: Cell<usize>,
-    has_deferred: Cell<bool>,
-    /// Something may be left to do after a call: deferred work, or a walk that a helper finished.
-    attention: Cell<bool>,
-    stop: Cell<bool>,
-    /// The lane takes nothing any more.
-    ended: Cell<bool>,
-    wait: WaitStrategy,
-    reclaimer: Arc<Reclaimer>,
-}
+// SAFETY: the cells and counts are touched by the one thread that runs the worker, or by a taker while
+// that thread is in foreign code or waits for the verdict (`hold`); both hand over through its lock. What
+// is in them may go to other threads: messages, members, the consumer, pointers to lists (`part`).
+unsafe impl<M: Member> Send for Worker<M> {}
+// SAFETY: as above.
+unsafe impl<M: Member> Sync for Worker<M> {}
 
 impl<M: Member> Worker<M> {
-    pub(crate) fn new(end: LaneEnd<M>, wait: WaitStrategy, reclaimer: Arc<Reclaimer>) -> Rc<Self> {
-        Rc::new(Self {
-            lane: end.lane,
-            token: end.token,
-            core: RefCell::new(Core {
-                consumer: end.consumer,
-                controls: VecDeque::new(),
-                deferred: HashMap::new(),
-                retired: Vec::new(),
-            }),
+    pub(crate) fn new(
+        end: LaneEnd<M>,
+        wait: WaitStrategy,
+        reclaimer: Arc<Reclaimer>,
+        spares: Option<Arc<Spares<M>>>,
+    ) -> Arc<Self> {
+        let core = Core {
+            consumer: end.consumer,
+            controls: VecDeque::new(),
+            deferred: HashMap::new(),
+            retired: Vec::new(),
+            away: HashMap::new(),
+        };
+        Self::with_core(end.lane, core, end.token, wait, reclaimer, spares)
+    }
+
+    pub(super) fn with_core(
+        lane: Arc<Lane<M>>,
+        core: Core<M>,
+        token: Token,
+        wait: WaitStrategy,
+        reclaimer: Arc<Reclaimer>,
+        spares: Option<Arc<Spares<M>>>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            lane,
+            hold: CachePadded::default(),
+            token,
+            has_deferred: Cell::new(!core.deferred.is_empty()),
+            some_away: Cell::new(!core.away.is_empty()),
+            core: RefCell::new(Some(core)),
             walks: RefCell::default(),
             depth: Cell::new(0),
             waiting: RefCell::default(),
             helping: Cell::new(0),
-            has_deferred: Cell::new(false),
-            attention: Cell::new(false),
             stop: Cell::new(false),
             ended: Cell::new(false),
+            rest: Cell::default(),
+            left_behind: RefCell::default(),
             wait,
             reclaimer,
+            spares,
+            fenced: fence::light_is_full(),
         })
     }
 
-    /// Serves the lane until it is stopped.
-    pub(crate) fn run(self: Rc<Self>) {
-        self.lane.served_by_this_thread();
+    /// Looks at what goes with the lane. The worker has it, and runs no foreign code meanwhile.
+    pub(super) fn with<R>(&self, f: impl FnOnce(&mut Core<M>) -> R) -> R {
+        f(self.core.borrow_mut().as_mut().expect("asked after every call"))
+    }
+
+    /// Runs foreign code that is no member's handler; false: the lane was lost meanwhile.
+    #[inline]
+    pub(super) fn foreign(&self, f: impl FnOnce()) -> bool {
+        self.hold.enter(NO_MEMBER);
+        quietly(f);
+        self.hold.leave(self.fenced) || !self.hold.is_lost()
+    }
+
+    /// Serves the lane until it is stopped or taken over.
+    pub(crate) fn run(self: Arc<Self>) -> Ended {
+        self.lane.served_by(&self);
         message::gather_on_this_thread();
-        let _serving = Serving::begin(Rc::clone(&self) as Rc<dyn Helper>);
+        let _serving = Serving::begin(Arc::clone(&self) as Arc<dyn Helper>);
+        if let Some(rest) = self.rest.take() {
+            self.walk(rest.message, rest.target, Some(rest.after));
+        }
         let mut idle = Idle::new(self.wait);
         // A stopped lane serves its members to their end, however late that comes.
         while !(self.stop.get() && self.lane.members() == 0) {
@@ -176,44 +237,63 @@ impl<M: Member> Worker<M> {
                 idle.reset();
                 continue;
             }
-            if idle.is_lasting() {
-                self.tidy();
+            if self.hold.is_lost() {
+                return Ended::Lost;
+            }
+            if idle.is_lasting() && !self.tidy() {
+                return Ended::Lost;
             }
             if idle.pause() == Next::Sleep {
-                self.tidy();
+                if !self.tidy() {
+                    return Ended::Lost;
+                }
                 self.doze(&|| true, nap(self.reclaimer.is_pending()));
             }
         }
         // What publishers that were in the middle have pushed: there is nobody left to take it.
         while self.turn() {}
+        if self.hold.is_lost() {
+            return Ended::Lost;
+        }
         // From here on a list may be freed at once by whoever lets it go: no dispatch is looked at.
         self.ended.set(true);
-        let mut rest = std::mem::take(&mut self.core.borrow_mut().controls);
-        rest.extend(self.lane.close());
-        for (_, control) in rest {
+        let rest = self.lane.close();
+        self.with(|core| core.controls.extend(rest));
+        while let Some((_, control)) = self.with(|core| core.controls.pop_front()) {
             self.control(control);
+            if self.hold.is_lost() {
+                return Ended::Lost;
+            }
         }
-        self.tidy();
+        if !self.tidy() {
+            return Ended::Lost;
+        }
+        self.lane.set_ended();
+        Ended::Stopped
     }
 
-    /// What an idle worker does for others.
-    fn tidy(&self) {
+    /// What an idle worker does for others; false: the lane was lost meanwhile.
+    fn tidy(&self) -> bool {
         message::flush();
-        let retired = std::mem::take(&mut self.core.borrow_mut().retired);
+        if self.some_away.get() {
+            self.take_back();
+        }
         if self.depth.get() == 0 {
-            quietly(|| drop(retired));
-        } else {
-            self.core.borrow_mut().retired.extend(retired);
+            let retired = self.with(|core| std::mem::take(&mut core.retired));
+            if !retired.is_empty() && !self.foreign(|| drop(retired)) {
+                return false;
+            }
         }
-        if self.reclaimer.is_pending() {
-            quietly(|| self.reclaimer.tick());
-        }
+        !self.reclaimer.is_pending() || self.foreign(|| self.reclaimer.tick())
     }
 
-    /// Serves one dispatch or control entry; false if there was none.
+    /// Serves one dispatch or control entry; false if there was none, or the lane is lost.
     #[inline]
     pub(crate) fn turn(&self) -> bool {
-        let work = self.core.borrow_mut().next(&self.lane);
+        let work = match &mut *self.core.borrow_mut() {
+            Some(core) => core.next(&self.lane),
+            None => return false,
+        };
         match work {
             None => return false,
             Some(Work::Dispatch(dispatch)) => {
@@ -225,214 +305,104 @@ impl<M: Member> Worker<M> {
         true
     }
 
-    fn walk_at(&self, depth: usize) -> Rc<Walk<M>> {
-        let mut walks = self.walks.borrow_mut();
-        while walks.len() <= depth {
-            walks.push(Rc::new(Walk {
-                message: RefCell::new(None),
-                target: Cell::new(None),
-                cursor: Cell::default(),
-                finished: Cell::new(false),
-            }));
-        }
-        Rc::clone(&walks[depth])
-    }
-
-    /// Gives the message to all members, or to those behind `after`.
-    #[inline]
-    fn walk(&self, message: Message, target: Target<M>, after: Option<Cursor>) {
-        let depth = self.depth.get();
-        let walk = self.walk_at(depth);
-        walk.message.replace(Some(message));
-        walk.target.set(Some(target));
-        walk.finished.set(false);
-        self.depth.set(depth + 1);
-        let before = self.running();
-        {
-            let message = walk.message.borrow();
-            let message = message.as_ref().expect("put there above");
-            // SAFETY: we are the lane's worker, and free no list while a walk is open (`control`).
-            let audience = unsafe { target.audience() };
-            let mut after = after;
-            // Caught once a walk, not once a call.
-            while let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.give_all(&walk, audience, message, after))) {
-                after = Some(walk.cursor.get());
-                match audience.at(walk.cursor.get()) {
-                    Some(member) => member.panicked(panic),
-                    None => discard(panic),
-                }
-                if self.after_call(&walk, self.running()) {
-                    break;
-                }
-            }
-        }
-        self.set_running(before);
-        self.depth.set(depth);
-        if depth == 0 {
-            self.attention.set(self.has_deferred.get());
-        }
-        let message = walk.message.take();
-        quietly(|| drop(message));
-    }
-
-    /// Calls the members one after the other. A panic of a handler comes through.
-    #[inline]
-    fn give_all(&self, walk: &Walk<M>, audience: &Audience<M>, message: &Message, after: Option<Cursor>) {
-        let running = &self.lane.busy.running;
-        // Nothing changes it in between: who helps inside a call has ended when the call returns.
-        let some_wait = self.helping.get() > 0;
-        audience.walk(message, after, |cursor, member| {
-            let id = member.id();
-            if some_wait && self.is_waiting(id) {
-                self.defer(id, Deferred::Message(Arc::clone(member), message.clone()));
-                return ControlFlow::Continue(());
-            }
-            walk.cursor.set(cursor);
-            running.store(id, Ordering::Relaxed);
-            member.deliver(&self.token, message);
-            if self.attention.get() && self.after_call(walk, id) {
-                return ControlFlow::Break(());
-            }
-            ControlFlow::Continue(())
-        });
-    }
-
-    /// What a handler that has waited leaves to do; true: a helper has finished the walk.
-    #[cold]
-    fn after_call(&self, walk: &Walk<M>, id: u64) -> bool {
-        if self.has_deferred.get() {
-            self.serve_deferred(id);
-        }
-        walk.finished.get()
-    }
-
     fn control(&self, control: Control<M>) {
+        self.hold.step();
         match control {
-            Control::Finish(member, message) if self.is_waiting(member.id()) => {
-                self.defer(member.id(), Deferred::Finish(member, message));
-            }
             Control::Finish(member, message) => {
-                let before = self.running();
-                self.set_running(member.id());
-                member.finish(&self.token, &message);
-                if self.has_deferred.get() {
-                    self.serve_deferred(member.id());
+                let id = member.id();
+                let Err(item) = self.divert(id, Deferred::Finish(member, message)) else { return };
+                self.hold.enter(id);
+                item.serve(&self.token);
+                if !self.hold.leave(self.fenced) {
+                    self.call_ended(id);
                 }
-                self.set_running(before);
-                quietly(|| drop((member, message)));
             }
-            Control::Notify(id, completion) if self.is_waiting(id) => {
-                self.defer(id, Deferred::Notify(completion));
+            Control::Notify(id, completion) => {
+                if let Err(Deferred::Notify(completion)) = self.divert(id, Deferred::Notify(completion)) {
+                    self.foreign(|| completion.complete());
+                }
             }
-            Control::Notify(_, completion) => completion.complete(),
-            retire @ Control::Retire(_) if self.depth.get() > 0 => self.core.borrow_mut().retired.push(retire),
-            retire @ Control::Retire(_) => quietly(|| drop(retire)),
+            retire @ Control::Retire(_) if self.depth.get() > 0 => self.with(|core| core.retired.push(retire)),
+            retire @ Control::Retire(_) => drop(self.foreign(|| drop(retire))),
             Control::Stop => self.stop.set(true),
         }
     }
 
+    #[inline]
+    pub(super) fn is_elsewhere(&self, id: u64) -> bool {
+        self.is_waiting(id) || self.some_away.get() && self.with(|core| core.away.contains_key(&id))
+    }
+
+    /// Keeps what is for a member that is not to be called here now; else hands it back.
+    pub(super) fn divert(&self, id: u64, item: Deferred<M>) -> Result<(), Deferred<M>> {
+        if self.is_waiting(id) {
+            self.with(|core| core.deferred.entry(id).or_default().push_back(item));
+            self.has_deferred.set(true);
+            self.hold.note_work();
+            return Ok(());
+        }
+        if !self.some_away.get() {
+            return Err(item);
+        }
+        self.with(|core| {
+            let Some(mailbox) = core.away.get(&id) else { return Err(item) };
+            mailbox.push(item)
+        })
+        // Handed back: the mailbox is closed, all that was pushed before has been served.
+    }
+
+    /// Members whose mailboxes are closed are served here again.
     #[cold]
-    fn defer(&self, id: u64, what: Deferred<M>) {
-        self.core.borrow_mut().deferred.entry(id).or_default().push_back(what);
-        self.has_deferred.set(true);
-        self.attention.set(true);
+    pub(super) fn take_back(&self) {
+        self.with(|core| {
+            core.away.retain(|_, mailbox| {
+                let closed = mailbox.is_closed();
+                if closed {
+                    self.lane.mailbox_closed(mailbox);
+                }
+                !closed
+            });
+            self.some_away.set(!core.away.is_empty());
+        });
     }
 
     /// The member's handler has returned: gives it what came meanwhile.
     #[cold]
-    fn serve_deferred(&self, id: u64) {
+    pub(super) fn serve_deferred(&self, id: u64) {
         loop {
-            let next = {
-                let deferred = &mut self.core.borrow_mut().deferred;
-                let next = deferred.get_mut(&id).and_then(VecDeque::pop_front);
+            let next = self.with(|core| {
+                let next = core.deferred.get_mut(&id).and_then(VecDeque::pop_front);
                 if next.is_none() {
-                    deferred.remove(&id);
-                    self.has_deferred.set(!deferred.is_empty());
+                    core.deferred.remove(&id);
+                    self.has_deferred.set(!core.deferred.is_empty());
                 }
                 next
-            };
-            match next {
-                None => return,
-                Some(Deferred::Message(member, message)) => {
-                    member.deliver_caught(&self.token, &message);
-                    quietly(|| drop((member, message)));
-                }
-                Some(Deferred::Finish(member, message)) => {
-                    member.finish(&self.token, &message);
-                    quietly(|| drop((member, message)));
-                }
-                Some(Deferred::Notify(completion)) => completion.complete(),
+            });
+            let Some(item) = next else { return };
+            self.hold.step();
+            self.hold.enter(id);
+            item.serve(&self.token);
+            if !self.hold.leave(self.fenced) && self.hold.is_lost() {
+                return;
             }
         }
     }
 
     #[inline]
-    fn running(&self) -> u64 {
-        self.lane.busy.running.load(Ordering::Relaxed)
-    }
-
-    #[inline]
-    fn set_running(&self, id: u64) {
-        self.lane.busy.running.store(id, Ordering::Relaxed);
-    }
-
-    #[inline]
-    fn is_waiting(&self, id: u64) -> bool {
+    pub(super) fn is_waiting(&self, id: u64) -> bool {
         self.helping.get() > 0 && self.waiting.borrow().contains(&id)
     }
-}
 
-impl<M: Member> Helper for Worker<M> {
-    fn depth(&self) -> usize {
-        self.helping.get()
-    }
-
-    fn runs(&self, id: u64) -> bool {
-        self.running() == id || self.is_waiting(id)
-    }
-
-    fn running(&self, into: &mut Vec<u64>) {
-        into.extend(self.waiting.borrow().iter().copied());
-        into.extend(Some(self.running()).filter(|&id| id != 0));
-    }
-
-    fn help(&self) -> bool {
-        if self.ended.get() {
-            return false;
+    /// After the lane was lost: serves the members this thread was stuck in.
+    pub(crate) fn serve_away(&self) {
+        loop {
+            let Some(mailbox) = self.left_behind.borrow_mut().pop() else { return };
+            mailbox.serve();
         }
-        let id = self.running();
-        self.waiting.borrow_mut().push(id);
-        self.helping.set(self.helping.get() + 1);
-        self.set_running(0);
-        let rest = self.depth.get().checked_sub(1).map(|top| self.walk_at(top)).filter(|walk| !walk.finished.get());
-        let helped = match rest {
-            Some(walk) => {
-                walk.finished.set(true);
-                self.attention.set(true);
-                let message = walk.message.borrow().clone();
-                if let (Some(message), Some(target)) = (message, walk.target.get()) {
-                    self.walk(message, target, Some(walk.cursor.get()));
-                }
-                true
-            }
-            None => self.turn(),
-        };
-        self.helping.set(self.helping.get() - 1);
-        self.waiting.borrow_mut().pop();
-        self.set_running(id);
-        helped
     }
 
-    fn doze(&self, still_waiting: &dyn Fn() -> bool, timeout: Option<Duration>) {
-        if !self.core.borrow_mut().consumer.try_mark_asleep() {
-            // A producer is between claiming and writing.
-            thread::yield_now();
-            return;
-        }
-        if !self.lane.has_controls() && still_waiting() {
-            self.lane.busy.tally.sleeps.add(1);
-            park::sleep(timeout);
-        }
-        self.core.borrow_mut().consumer.cancel_sleep();
+    /// Leaves the handler that is running for a moment; false: the lane is lost.
+    pub(super) fn step_out(&self) -> bool {
+        self.hold.leave(self.fenced) || !self.hold.is_lost()
     }
 }

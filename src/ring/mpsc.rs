@@ -115,6 +115,11 @@ impl<E: Entry> Ring<E> {
         self.segments.take_sleep_mark()
     }
 
+    /// Whether the sleep mark is set now.
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.segments.is_asleep()
+    }
+
     /// Entries pushed and not taken yet, roughly.
     pub(crate) fn depth(&self) -> u64 {
         self.segments.tail().get().saturating_sub(self.gauges.taken.get())

@@ -242,6 +242,11 @@ impl<E: Entry> Segments<E> {
             .is_ok()
     }
 
+    /// Whether the sleep mark is set now.
+    pub(crate) fn is_asleep(&self) -> bool {
+        TailWord::from_raw(self.tail.load(Ordering::Relaxed)).is_asleep()
+    }
+
     /// Takes the sleep mark; true for the one thread that has to wake the reader.
     #[inline]
     pub(crate) fn take_sleep_mark(&self) -> bool {

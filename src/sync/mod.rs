@@ -12,6 +12,8 @@
 
 pub(crate) mod backoff;
 pub(crate) mod fence;
+#[cfg(not(any(loom, stasis_tsan)))]
+mod membarrier;
 #[cfg(loom)]
 mod model;
 pub(crate) mod park;

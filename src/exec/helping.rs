@@ -1,0 +1,97 @@
+//! What a worker does while a handler on its stack waits: it serves its lane meanwhile.
+//!
+//! ```text
+//!   a handler waits (join, publish_sync) ─► help: the same turns, deeper on this stack
+//!     what is for a member whose handler is below on the stack waits in `deferred` until that
+//!     handler returns; lists retired meanwhile are freed at the bottom
+//! ```
+//!
+//! A helper first finishes the walk that the waiting handler is part of, from the member after it;
+//! when the handler returns, the outer walk sees that there is nothing left of it. These are called
+//! from inside a handler: each steps out of it first, so that the lane is not taken over in the middle,
+//! and if it has been, there is nothing to help with.
+//!
+//! Guarantees: order and one at a time as in `worker`. Models: `loom-tests/tests/lane.rs`, `bus.rs`.
+
+use std::time::Duration;
+
+use super::frames::Helper;
+use super::lane::Member;
+use super::worker::Worker;
+use crate::sync::{park, thread};
+
+impl<M: Member> Worker<M> {
+    /// Runs engine code in the middle of a handler; the lane may be lost.
+    fn outside<R>(&self, f: impl FnOnce(u64, bool) -> R) -> R {
+        let id = self.hold.running();
+        let holds = self.step_out();
+        let result = f(id, holds);
+        self.hold.enter(id);
+        result
+    }
+}
+
+impl<M: Member> Helper for Worker<M> {
+    fn depth(&self) -> usize {
+        self.outside(|_, _| self.helping.get())
+    }
+
+    fn runs(&self, id: u64) -> bool {
+        self.outside(|running, _| running == id || self.is_waiting(id))
+    }
+
+    fn running(&self, into: &mut Vec<u64>) {
+        self.outside(|running, _| {
+            into.extend(self.waiting.borrow().iter().copied());
+            into.extend(Some(running).filter(|&id| id != 0));
+        });
+    }
+
+    fn help(&self) -> bool {
+        self.outside(|id, holds| {
+            if !holds || self.ended.get() {
+                return false;
+            }
+            self.waiting.borrow_mut().push(id);
+            self.helping.set(self.helping.get() + 1);
+            let rest = self.depth.get().checked_sub(1).map(|top| self.walk_at(top)).filter(|walk| !walk.finished.get());
+            let helped = match rest {
+                Some(walk) => {
+                    walk.finished.set(true);
+                    self.hold.note_work();
+                    let message = walk.message.borrow().clone();
+                    if let (Some(message), Some(target)) = (message, walk.target.get()) {
+                        self.walk(message, target, Some(walk.cursor.get()));
+                    }
+                    true
+                }
+                None => self.turn(),
+            };
+            self.helping.set(self.helping.get() - 1);
+            self.waiting.borrow_mut().pop();
+            helped
+        })
+    }
+
+    fn doze(&self, still_waiting: &dyn Fn() -> bool, timeout: Option<Duration>) {
+        self.outside(|_, holds| {
+            if !holds {
+                if still_waiting() {
+                    park::sleep(timeout);
+                }
+                return;
+            }
+            if !self.with(|core| core.consumer.try_mark_asleep()) {
+                // A producer is between claiming and writing.
+                thread::yield_now();
+                return;
+            }
+            if !self.lane.has_controls() && still_waiting() {
+                self.lane.busy.tally.sleeps.add(1);
+                park::sleep(timeout);
+            }
+            self.with(|core| core.consumer.cancel_sleep());
+            self.lane.awake();
+        });
+    }
+}

@@ -1,0 +1,203 @@
+//! The queue of a member that is served away from its lane: its handler got stuck, and the lane was taken
+//! over (`takeover`).
+//!
+//! ```text
+//!   lane's worker ── push ──► items ──► whoever serves the mailbox: the stuck thread when it comes back,
+//!                                       or a spare
+//!   quick again and nothing left ─► closed: the next push fails, and the lane serves the member itself
+//! ```
+//!
+//! Guarantees: order: what was pushed is served before the mailbox closes, and what comes later goes
+//! over the lane; one server at a time (the right to serve goes with the job); entries count towards
+//! the memory budget. The lock is held for a push or a pop, never while a handler runs.
+//! Model: `loom-tests/tests/takeover.rs`.
+#![allow(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::completion::Completion;
+use super::frames::{Helper, Serving};
+use super::lane::Member;
+use super::serial::{Token, TokenId};
+use crate::contain::quietly;
+use crate::message::Message;
+use crate::ring::Budget;
+use crate::sync::park::{self, Sleeper};
+use crate::sync::{Arc, AtomicBool, Mutex, Ordering, lock, scaled};
+
+/// Something for one member, later.
+pub(super) enum Deferred<M: Member> {
+    Message(Arc<M>, Message),
+    Finish(Arc<M>, Message),
+    Notify(Arc<Completion>),
+}
+
+impl<M: Member> Deferred<M> {
+    /// Serves it. Never unwinds.
+    pub(super) fn serve(self, token: &Token) {
+        match self {
+            Self::Message(member, message) => {
+                member.deliver_caught(token, &message);
+                quietly(|| drop((member, message)));
+            }
+            Self::Finish(member, message) => {
+                member.finish(token, &message);
+                quietly(|| drop((member, message)));
+            }
+            Self::Notify(completion) => completion.complete(),
+        }
+    }
+}
+
+/// Calls in a row that must be quick before the member goes back to its lane.
+const QUICK_CALLS: usize = scaled(32, 0);
+/// How long a mailbox with nothing to do waits before the member goes back all the same.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+struct Items<M: Member> {
+    waiting: VecDeque<Deferred<M>>,
+    closed: bool,
+    /// Who serves it, while that thread sleeps.
+    sleeper: Option<Sleeper>,
+}
+
+/// See the module.
+pub(super) struct Mailbox<M: Member> {
+    id: u64,
+    token: TokenId,
+    /// What counts as quick.
+    quick: Duration,
+    /// Whether the handler runs now.
+    running: AtomicBool,
+    items: Mutex<Items<M>>,
+    budget: Arc<Budget>,
+    /// Says to publishers that the budget is used up.
+    flooded: Arc<AtomicBool>,
+}
+
+impl<M: Member> Mailbox<M> {
+    const ITEM_BYTES: usize = size_of::<Deferred<M>>();
+
+    /// A mailbox for a member whose handler runs; with what waits for it already.
+    pub(super) fn new(
+        id: u64,
+        token: TokenId,
+        quick: Duration,
+        waiting: VecDeque<Deferred<M>>,
+        budget: Arc<Budget>,
+        flooded: Arc<AtomicBool>,
+    ) -> Self {
+        budget.force(waiting.len() * Self::ITEM_BYTES);
+        let items = Mutex::new(Items { waiting, closed: false, sleeper: None });
+        Self { id, token, quick, running: AtomicBool::new(true), items, budget, flooded }
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Whether the member's handler runs now.
+    pub(super) fn is_running(&self) -> bool {
+        self.running.load(Ordering::Relaxed)
+    }
+
+    /// Whether the member is back on its lane, or is to be.
+    pub(super) fn is_closed(&self) -> bool {
+        lock(&self.items).closed
+    }
+
+    /// Queues an entry; hands it back if the member is back on its lane.
+    pub(super) fn push(&self, item: Deferred<M>) -> Result<(), Deferred<M>> {
+        let sleeper = {
+            let mut items = lock(&self.items);
+            if items.closed {
+                return Err(item);
+            }
+            self.budget.force(Self::ITEM_BYTES);
+            items.waiting.push_back(item);
+            if self.budget.is_exceeded() {
+                self.flooded.store(true, Ordering::Relaxed);
+            }
+            items.sleeper.take()
+        };
+        if let Some(sleeper) = sleeper {
+            sleeper.wake();
+        }
+        Ok(())
+    }
+
+    /// The next entry; none: the mailbox is closed.
+    fn next(&self, quick_calls: usize, last: bool) -> Option<Deferred<M>> {
+        let mut waited = false;
+        loop {
+            {
+                let mut items = lock(&self.items);
+                if let Some(item) = items.waiting.pop_front() {
+                    self.budget.give(Self::ITEM_BYTES);
+                    if self.flooded.load(Ordering::Relaxed) && !self.budget.is_exceeded() {
+                        self.flooded.store(false, Ordering::Relaxed);
+                    }
+                    return Some(item);
+                }
+                if last || waited || quick_calls >= QUICK_CALLS {
+                    items.closed = true;
+                    return None;
+                }
+                items.sleeper = Some(Sleeper::current());
+            }
+            let until = Instant::now() + PATIENCE;
+            while lock(&self.items).sleeper.is_some() {
+                let left = until.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    waited = lock(&self.items).sleeper.take().is_some();
+                    break;
+                }
+                park::sleep(Some(left));
+            }
+        }
+    }
+
+    /// Serves the member until it is back on its lane. The caller has the right to: it is the thread whose
+    /// call got stuck, or was handed the job.
+    pub(super) fn serve(self: &Arc<Self>) {
+        // SAFETY: the lane does not serve the member until the mailbox is closed, and one thread has the job.
+        let token = unsafe { Token::again(self.token) };
+        let _serving = Serving::begin(Arc::clone(self) as Arc<dyn Helper>);
+        self.running.store(false, Ordering::Relaxed);
+        let (mut quick_calls, mut last) = (0, false);
+        while let Some(item) = self.next(quick_calls, last) {
+            last |= matches!(item, Deferred::Finish(..));
+            let began = Instant::now();
+            self.running.store(true, Ordering::Relaxed);
+            item.serve(&token);
+            self.running.store(false, Ordering::Relaxed);
+            quick_calls = if began.elapsed() < self.quick { quick_calls + 1 } else { 0 };
+        }
+    }
+}
+
+/// What a wait inside the handler needs to know; there is no lane to help.
+impl<M: Member> Helper for Mailbox<M> {
+    fn depth(&self) -> usize {
+        0
+    }
+
+    fn runs(&self, id: u64) -> bool {
+        self.id == id && self.is_running()
+    }
+
+    fn running(&self, into: &mut Vec<u64>) {
+        into.extend(Some(self.id).filter(|_| self.is_running()));
+    }
+
+    fn help(&self) -> bool {
+        false
+    }
+
+    fn doze(&self, still_waiting: &dyn Fn() -> bool, timeout: Option<Duration>) {
+        if still_waiting() {
+            park::sleep(timeout);
+        }
+    }
+}

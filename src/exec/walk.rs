@@ -1,0 +1,165 @@
+//! A walk: one message to all members of a list that accept it, one after the other.
+//!
+//! ```text
+//!   walk ─► give_all: member, enter, call, leave ─► member, … ─► message dropped
+//!              │ signs after a call: deferred work, the rest done by a helper, the lane lost
+//!              │ panic: caught here, reported, on with the next member
+//! ```
+//!
+//! Walks nest: a handler that waits helps, and what it serves is a walk deeper on the same stack.
+//!
+//! Guarantees: each member once, in order; a panic is that member's alone (G12); cost a member 3-5 ns.
+#![allow(unsafe_code)]
+
+use std::cell::{Cell, RefCell};
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+
+use super::audience::{Audience, Cursor};
+use super::hold::NO_MEMBER;
+use super::lane::Member;
+use super::mailbox::Deferred;
+use super::part::{Held, Target};
+use super::worker::Worker;
+use crate::contain::{discard, quietly};
+use crate::message::Message;
+use crate::sync::Arc;
+
+/// A walk in progress; the n-th handler on the stack is called from the n-th of these.
+pub(super) struct Walk<M: Member> {
+    pub(super) message: RefCell<Option<Message>>,
+    pub(super) target: Cell<Option<Target<M>>>,
+    pub(super) cursor: Cell<Cursor>,
+    /// A helper, or whoever took the lane over, has the rest.
+    pub(super) finished: Cell<bool>,
+    /// Keeps the list alive when the lane that would is lost.
+    pub(super) kept: RefCell<Option<Arc<Held<M>>>>,
+}
+
+/// Where a walk goes on.
+pub(super) struct Rest<M: Member> {
+    pub(super) message: Message,
+    pub(super) target: Target<M>,
+    pub(super) after: Cursor,
+}
+
+impl<M: Member> Worker<M> {
+    pub(super) fn walk_at(&self, depth: usize) -> Rc<Walk<M>> {
+        let mut walks = self.walks.borrow_mut();
+        while walks.len() <= depth {
+            walks.push(Rc::new(Walk {
+                message: RefCell::new(None),
+                target: Cell::new(None),
+                cursor: Cell::default(),
+                finished: Cell::new(false),
+                kept: RefCell::default(),
+            }));
+        }
+        Rc::clone(&walks[depth])
+    }
+
+    /// Gives the message to all members, or to those behind `after`.
+    #[inline]
+    pub(super) fn walk(&self, message: Message, target: Target<M>, after: Option<Cursor>) {
+        let depth = self.depth.get();
+        let walk = self.walk_at(depth);
+        walk.message.replace(Some(message));
+        walk.target.set(Some(target));
+        walk.finished.set(false);
+        self.depth.set(depth + 1);
+        self.hold.step();
+        if self.some_away.get() {
+            self.take_back();
+        }
+        let mut kept = true;
+        {
+            let message = walk.message.borrow();
+            let message = message.as_ref().expect("put there above");
+            // SAFETY: we are the lane's worker, and free no list while a walk is open (`control`); who takes
+            // the lane from us keeps this list for us.
+            let audience = unsafe { target.audience() };
+            let mut after = after;
+            // Caught once a walk, not once a call.
+            while let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.give_all(&walk, audience, message, after))) {
+                after = Some(walk.cursor.get());
+                let member = audience.at(walk.cursor.get());
+                match member {
+                    Some(member) => member.panicked(panic),
+                    None => discard(panic),
+                }
+                let id = member.map_or(NO_MEMBER, |member| member.id());
+                if !self.hold.leave(self.fenced) && self.after_call(&walk, id) {
+                    break;
+                }
+            }
+            if self.hold.has_signs() {
+                kept = !self.hold.is_lost();
+            }
+        }
+        let message = walk.message.take();
+        if !kept {
+            let held = walk.kept.take();
+            quietly(|| drop((message, held)));
+            return;
+        }
+        self.depth.set(depth);
+        if depth == 0 && !self.has_deferred.get() && self.hold.has_signs() {
+            self.hold.forget_work();
+        }
+        self.foreign(|| drop(message));
+    }
+
+    /// Calls the members one after the other. A panic of a handler comes through.
+    #[inline]
+    fn give_all(&self, walk: &Walk<M>, audience: &Audience<M>, message: &Message, after: Option<Cursor>) {
+        let (hold, fenced) = (&*self.hold, self.fenced);
+        // Nothing changes it for the worse in between: who helps inside a call has ended when the call returns.
+        let some_elsewhere = self.helping.get() > 0 || self.some_away.get();
+        audience.walk(message, after, |cursor, member| {
+            let id = member.id();
+            if some_elsewhere && self.is_elsewhere(id) {
+                let item = Deferred::Message(Arc::clone(member), message.clone());
+                if self.divert(id, item).is_ok() {
+                    return ControlFlow::Continue(());
+                }
+            }
+            walk.cursor.set(cursor);
+            hold.enter(id);
+            member.deliver(&self.token, message);
+            if !hold.leave(fenced) && self.after_call(walk, id) {
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        });
+    }
+
+    /// What is left to do after a call; true: nothing of the walk, a helper or another worker has it.
+    #[cold]
+    fn after_call(&self, walk: &Walk<M>, id: u64) -> bool {
+        self.call_ended(id) || walk.finished.get()
+    }
+
+    /// Serves what was deferred meanwhile; true: the lane was lost.
+    #[cold]
+    pub(super) fn call_ended(&self, id: u64) -> bool {
+        if !self.hold.is_lost() {
+            if self.has_deferred.get() {
+                self.serve_deferred(id);
+            }
+            if !self.hold.has_signs() || !self.hold.is_lost() {
+                return false;
+            }
+        }
+        // Handlers further down this stack are not to wait for this member: a spare serves it.
+        if self.helping.get() > 0
+            && let Some(spares) = &self.spares
+        {
+            let mut left_behind = self.left_behind.borrow_mut();
+            if let Some(at) = left_behind.iter().position(|mailbox| mailbox.id() == id) {
+                spares.serve_mailbox(Arc::clone(&self.lane), left_behind.swap_remove(at));
+            }
+        }
+        true
+    }
+}
