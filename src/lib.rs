@@ -104,7 +104,8 @@ pub use bus::{
 };
 pub use clock::Timestamp;
 pub use error::{
-    BuildError, Closed, FormatError, JoinError, PublishError, PublishSyncError, ShutdownError, SubscribeError, TypeError,
+    BuildError, Closed, FormatError, JoinError, PublishError, PublishSyncError, ShutdownError, SubscribeError,
+    TypeError,
 };
 pub use exec::affinity::Pinning;
 pub use exec::wait::WaitStrategy;
