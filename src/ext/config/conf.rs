@@ -10,11 +10,11 @@
 //! holds at that line. Sections of one name are read one after another. An included file stands where its
 //! `#include` stands, in the section it stands in; its path is relative to the file that includes it.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::error::Problem;
-use super::files::{ConfigFiles, decode, without_mark};
+use super::files::{ConfigFiles, decode, normal, without_mark};
 use super::lines::{Line, lines};
 use super::reading::{Case, Place, Reading};
 use super::schema::{CONF_SECTIONS, Raw};
@@ -316,21 +316,6 @@ fn unquoted(text: &str) -> &str {
         .iter()
         .find_map(|(open, close)| text.strip_prefix(*open)?.strip_suffix(*close))
         .unwrap_or(text)
-}
-
-/// A path without `.` and `..`, as text alone tells.
-fn normal(path: &Path) -> PathBuf {
-    let mut normal = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::CurDir => {}
-            Component::ParentDir if matches!(normal.components().next_back(), Some(Component::Normal(_))) => {
-                normal.pop();
-            }
-            part => normal.push(part),
-        }
-    }
-    normal
 }
 
 /// Whether a name matches a pattern with `*` and `?`. Linear but for going back to the last star.

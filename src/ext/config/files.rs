@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// Bytes of the longest file that is read.
 const LONGEST: u64 = 4 << 20;
@@ -48,11 +48,11 @@ impl ConfigFiles for Disk {
 
 impl ConfigFiles for BTreeMap<PathBuf, String> {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        self.get(path).map(|text| text.clone().into_bytes()).ok_or_else(|| io::ErrorKind::NotFound.into())
+        self.get(&normal(path)).map(|text| text.clone().into_bytes()).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>> {
-        Ok(self.keys().filter(|path| path.parent() == Some(folder)).cloned().collect())
+        Ok(self.keys().filter(|path| path.parent() == Some(&normal(folder))).cloned().collect())
     }
 }
 
@@ -68,4 +68,19 @@ pub(super) fn decode(bytes: &[u8]) -> Result<String, &'static str> {
 /// A text without its byte order mark.
 pub(super) fn without_mark(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
+/// A path without `.` and `..`, as text alone tells.
+pub(super) fn normal(path: &Path) -> PathBuf {
+    let mut normal = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir if matches!(normal.components().next_back(), Some(Component::Normal(_))) => {
+                normal.pop();
+            }
+            part => normal.push(part),
+        }
+    }
+    normal
 }

@@ -23,7 +23,7 @@ impl Line {
     /// Where the byte at `offset` of the text stands in the file.
     pub(super) fn at(&self, offset: usize) -> Position {
         let index = self.text[..offset].chars().count();
-        let column = self.columns.get(index).or(self.columns.last()).copied().unwrap_or(1);
+        let column = self.columns.get(index).copied().unwrap_or_else(|| self.columns.last().map_or(1, |last| last + 1));
         Position { line: self.number, column }
     }
 }
