@@ -134,18 +134,18 @@ fn all_errors_are_told_together_with_their_places() {
         conf_errors(text),
         [
             "s:1:1: 'max_size' stands before the first section",
+            "s:3:14: 'max_size' in section 'threadpool' cannot be 'many'",
+            "s:4:1: unknown key 'max_sise' in section 'threadpool', did you mean 'max_size'?",
             "s:5:1: neither a [section], nor key = value, nor a #directive",
             "s:6:1: a value without a key",
+            "s:7:1: unknown section 'thredpool', did you mean 'threadpool'?",
+            "s:9:10: 'decline' in section 'declined_message_types' cannot be ''",
+            "s:10:1: unknown key 'deny' in section 'declined_message_types'",
             "s:11:1: a section needs a ']' after its name",
             "s:12:1: a section needs a name",
             "s:13:11: after ']' comes nothing, or options in parentheses without a space before",
             "s:14:1: unknown directive '#inclde', did you mean '#include'?",
             "s:15:1: #include needs a file",
-            "s:3:14: 'max_size' in section 'threadpool' cannot be 'many'",
-            "s:4:1: unknown key 'max_sise' in section 'threadpool', did you mean 'max_size'?",
-            "s:7:1: unknown section 'thredpool', did you mean 'threadpool'?",
-            "s:9:10: 'decline' in section 'declined_message_types' cannot be ''",
-            "s:10:1: unknown key 'deny' in section 'declined_message_types'",
             "s:16:1: unknown section 'bus'",
         ]
     );
@@ -210,11 +210,11 @@ fn includes_that_cannot_be_are_errors_where_they_stand() {
     assert_eq!(
         shown(&Config::load_from("a.conf", &files).unwrap_err()),
         [
+            "b.conf:1:16: 'initial_size' in section 'threadpool' cannot be 'y'",
             "b.conf:2:2: './x/../a.conf' includes itself",
             "b.conf:3:1: no file 'no.conf' to include",
             "b.conf:4:1: no file 'x/*.conf' to include",
             "b.conf:5:1: this block comment never ends",
-            "b.conf:1:16: 'initial_size' in section 'threadpool' cannot be 'y'",
             "a.conf:3:12: 'max_size' in section 'threadpool' cannot be 'x'",
         ]
     );
@@ -263,7 +263,7 @@ fn includes_read_regular_files_of_the_disk_only() {
     let errors = Config::load(folder.join("bad.conf")).unwrap_err();
     let problems: Vec<_> = errors.iter().map(|error| &error.problem).collect();
     assert!(
-        matches!(&problems[..], [Problem::Unreadable(_), Problem::Unreadable(_), Problem::BadValue { .. }]),
+        matches!(&problems[..], [Problem::BadValue { .. }, Problem::Unreadable(_), Problem::Unreadable(_)]),
         "{errors}"
     );
     std::fs::write(folder.join("wide.conf"), b"\xff\xfe[\0").unwrap();
@@ -339,10 +339,7 @@ fn all_errors_of_a_toml_file_are_told_together() {
         "s:15:16: 'minimum_size' in section 'taskpool' cannot be a boolean",
         "s:17:11: 'decline' in section 'declined_message_types' cannot be this list",
     ];
-    let mut told = toml_errors(text);
-    let by_line = |error: &String| error.split(':').nth(1).unwrap().parse::<usize>().unwrap();
-    told.sort_by_key(by_line);
-    assert_eq!(told, expected);
+    assert_eq!(toml_errors(text), expected);
 }
 
 #[test]

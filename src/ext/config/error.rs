@@ -170,11 +170,22 @@ impl ConfigErrors {
     }
 
     /// `value` if nothing was wrong.
-    pub(super) fn or<T>(self, value: T) -> Result<T, Self> {
-        if self.errors.is_empty() { Ok(value) } else { Err(self) }
+    pub(super) fn or<T>(mut self, value: T) -> Result<T, Self> {
+        if self.errors.is_empty() {
+            return Ok(value);
+        }
+        let mut files: Vec<PathBuf> = Vec::new();
+        for error in &self.errors {
+            if !files.contains(&error.file) {
+                files.push(error.file.clone());
+            }
+        }
+        let file = |error: &ConfigError| files.iter().position(|file| *file == error.file);
+        self.errors.sort_by_key(|error| (file(error), error.position));
+        Err(self)
     }
 
-    /// The errors, in the order they were met.
+    /// The errors, by file, line and column; files in the order they were met.
     pub fn iter(&self) -> impl Iterator<Item = &ConfigError> {
         self.errors.iter()
     }

@@ -70,6 +70,7 @@ impl Config {
 /// Settings of the bus; `None` is whatever the builder has. Meanings as of the methods of
 /// [`BusBuilder`] of the same name.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct BusSettings {
     /// Name.
     pub name: Option<String>,
@@ -87,6 +88,7 @@ pub struct BusSettings {
 
 /// Sizes of the pool of threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ThreadPool {
     /// Threads at the start. Default: 5, or `max_size` if that is less.
     pub initial_size: u32,
@@ -104,6 +106,7 @@ impl Default for ThreadPool {
 
 /// Sizes of the pool of taskprocessors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TaskPool {
     /// Fewest taskprocessors. Default: 5, or `max_size` if that is less.
     pub minimum_size: u32,
