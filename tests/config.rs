@@ -242,6 +242,24 @@ fn inheritance_ends_however_it_grows() {
 }
 
 #[test]
+fn sections_end_however_many_there_are() {
+    let line =
+        |n: usize| if n.is_multiple_of(20) { format!("[x](nobody{n})\n") } else { format!("[t{n}](!)\n[t{n}](+)\n") };
+    let text: String = (0..20_000).map(line).collect();
+    let errors = Config::from_stasis_conf(&text, "s").unwrap_err();
+    assert!(errors.iter().count() == 100 && errors.omitted() > 0);
+    let many = (0..10_001).fold(String::new(), |text, n| text + &format!("[t{n}](!)\n"));
+    let errors = Config::from_stasis_conf(&many, "s").unwrap_err();
+    assert!(errors.iter().all(|error| matches!(error.problem, Problem::TooMuch(_))), "{errors}");
+}
+
+#[test]
+fn of_sections_of_one_name_the_latest_is_meant() {
+    let config = conf("[t](!)\nmax_size=7\n[T](!)\nmax_size=8\n[threadpool](t)\n[t](+)\nmax_size=9\n[taskpool](t)\n");
+    assert_eq!((config.threadpool.max_size, config.taskpool.max_size), (8, 9));
+}
+
+#[test]
 fn exec_is_refused() {
     let errors = Config::from_stasis_conf("#exec /bin/true\n#EXEC \"/bin/true\"", "s").unwrap_err();
     assert!(errors.iter().all(|error| error.problem == Problem::Exec) && errors.iter().count() == 2);
@@ -415,6 +433,8 @@ fn what_is_set_by_hand_and_cannot_be_read_is_not_written() {
     config.bus.lanes = Some(2);
     config.declined_types.insert(" x\n[threadpool]\nmax_size = 1".to_owned());
     assert!(config.to_toml().is_err() && config.to_stasis_conf().is_err());
+    config.declined_types = BTreeSet::from(["x\n[threadpool]\nmax_size = 60".to_owned()]);
+    assert!(config.to_stasis_conf().is_err(), "it would be read as something else");
     config.declined_types.clear();
     config.threadpool.initial_size = 51;
     assert!(config.to_toml().is_err() && config.to_stasis_conf().is_err());

@@ -26,6 +26,8 @@ use super::{ConfigErrors, Disk};
 const DEEPEST: usize = 10;
 /// Files altogether.
 const MOST_FILES: usize = 1000;
+/// Sections altogether.
+const MOST_SECTIONS: usize = 10_000;
 /// Settings altogether, inherited ones counted.
 const MOST_SETTINGS: usize = 100_000;
 
@@ -145,6 +147,9 @@ impl Parser<'_> {
 
     fn open_section(&mut self, name: &str, options: &str, place: &Place) {
         let options: Vec<&str> = options.split(',').map(str::trim).filter(|option| !option.is_empty()).collect();
+        if self.sections.len() == MOST_SECTIONS {
+            return self.reading.wrong(place, TOO_MANY_SECTIONS);
+        }
         let index = if options.contains(&"+") {
             let Some(index) = self.find(name) else {
                 return self.reading.wrong(place, Problem::NothingToAddTo(name.to_owned()));
@@ -156,7 +161,9 @@ impl Parser<'_> {
         let mut settings = Vec::new();
         for base in options.iter().filter(|option| !["!", "+"].contains(option)) {
             let Some(base_index) = self.find(base) else {
-                let suggestion = closest(base, self.sections.iter().map(|section| &section.name)).cloned();
+                // Looking for near misses is not free: only for errors that are told.
+                let near = || closest(base, self.sections.iter().map(|section| &section.name)).cloned();
+                let suggestion = if self.reading.is_full() { None } else { near() };
                 let problem = Problem::NoTemplate { name: (*base).to_owned(), suggestion };
                 return self.reading.wrong(place, problem);
             };
@@ -299,6 +306,7 @@ impl Parser<'_> {
 }
 
 const TOO_MANY_SETTINGS: Problem = Problem::TooMuch("more than 100000 settings, inherited ones counted");
+const TOO_MANY_SECTIONS: Problem = Problem::TooMuch("more than 10000 sections");
 const TOO_MANY_FILES: Problem = Problem::TooMuch("files are included more than 10 deep, or more than 1000 of them");
 
 /// Adds to the number of settings; whether they are few enough.

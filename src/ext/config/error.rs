@@ -162,11 +162,16 @@ impl ConfigErrors {
 
     /// Adds an error, unless it is there already (an inherited setting is wrong once).
     pub(super) fn push(&mut self, error: ConfigError) {
-        if self.errors.len() == MOST {
+        if self.is_full() {
             self.omitted += 1;
         } else if !self.errors.contains(&error) {
             self.errors.push(error);
         }
+    }
+
+    /// Whether further errors are counted only.
+    pub(super) fn is_full(&self) -> bool {
+        self.errors.len() == MOST
     }
 
     /// `value` if nothing was wrong.

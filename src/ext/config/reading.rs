@@ -41,6 +41,11 @@ impl Reading {
         self.errors.push(ConfigError { file: place.file.to_path_buf(), position: place.position, problem });
     }
 
+    /// Whether further errors are counted only.
+    pub(super) fn is_full(&self) -> bool {
+        self.errors.is_full()
+    }
+
     fn find(&self, name: &str, known: &'static [&'static str]) -> Option<&'static str> {
         known.iter().copied().find(|known| match self.case {
             Case::Matters => *known == name,
