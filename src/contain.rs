@@ -17,12 +17,16 @@ pub(crate) fn quietly(f: impl FnOnce()) {
 
 /// Tells the log about a panic.
 pub(crate) fn report_panic(of: &str, panic: &(dyn Any + Send)) {
-    let said = panic
+    tracing::error!(panic = said(panic), "{of} panicked; the bus goes on");
+}
+
+/// The text a panic carried.
+pub(crate) fn said(panic: &(dyn Any + Send)) -> &str {
+    panic
         .downcast_ref::<&str>()
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("(no message)");
-    tracing::error!(panic = said, "{of} panicked; the bus goes on");
+        .unwrap_or("(no message)")
 }
 
 /// Drops what a panic carried; if that panics too, leaks it.

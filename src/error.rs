@@ -26,6 +26,18 @@ pub enum TypeError {
     TooMany,
 }
 
+/// A formatter of a message type panicked: the message has no such form.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{formatter} of message type '{type_name}' panicked: {said}")]
+pub struct FormatError {
+    /// Which one: `to_json`, `to_ami` or `to_event`.
+    pub formatter: &'static str,
+    /// Name of the message's type.
+    pub type_name: Box<str>,
+    /// What the panic said.
+    pub said: String,
+}
+
 /// A bus was not built.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

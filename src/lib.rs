@@ -104,12 +104,14 @@ pub use bus::{
 };
 pub use clock::Timestamp;
 pub use error::{
-    BuildError, Closed, JoinError, PublishError, PublishSyncError, ShutdownError, SubscribeError, TypeError,
+    BuildError, Closed, FormatError, JoinError, PublishError, PublishSyncError, ShutdownError, SubscribeError,
+    TypeError,
 };
 pub use exec::affinity::Pinning;
 pub use exec::wait::WaitStrategy;
 #[cfg(feature = "ext")]
 pub use ext::{cache, config, follow, format, pattern, router, state, taskprocessor, testing, topic_pool};
 pub use message::{
-    AnyMessageType, Eid, Event, FilterMode, Formatters, Message, MessageType, MessageTypeBuilder, TypeId,
+    AnyMessageType, Eid, Event, FilterMode, Formatters, KeepAll, Message, MessageType, MessageTypeBuilder, Sanitizer,
+    Subject, TypeId,
 };

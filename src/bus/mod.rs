@@ -229,6 +229,12 @@ impl Bus {
         self.core.live_topics().into_iter().map(Topic).collect()
     }
 
+    /// Whether message types of this name are declined: never made on this bus. One look into a hash set.
+    #[must_use]
+    pub fn declines_type(&self, name: impl AsRef<str>) -> bool {
+        self.core.declined_types.contains(name.as_ref())
+    }
+
     /// Whether the bus is shut down or shutting down.
     #[must_use]
     pub fn is_closed(&self) -> bool {

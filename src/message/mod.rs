@@ -14,9 +14,11 @@ mod block;
 mod filter;
 mod formatter;
 mod recycle;
+mod sanitizer;
 mod types;
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 
 use block::BlockRef;
@@ -24,9 +26,12 @@ pub use filter::FilterMode;
 pub(crate) use filter::{Filter, Interest, TypeSet};
 pub use formatter::{Event, Formatters};
 pub(crate) use recycle::{flush, gather_on_this_thread};
+pub use sanitizer::{KeepAll, Sanitizer, Subject};
 pub use types::{AnyMessageType, MessageType, MessageTypeBuilder, TypeId};
 
 use crate::clock::Timestamp;
+use crate::contain;
+use crate::error::FormatError;
 
 /// Id of the node (Asterisk: entity id) a message comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -130,22 +135,68 @@ impl Message {
         self.0.eid()
     }
 
-    /// The message as JSON text, if its type can.
+    /// The message as JSON text, if its type can. A formatter that panics is reported and gives `None`.
     #[must_use]
     pub fn to_json(&self) -> Option<String> {
-        self.0.kind().detail_for_message().to_json.as_ref()?(self)
+        self.to_json_for(&KeepAll)
     }
 
-    /// The message as lines of an AMI event, if its type can.
+    /// As [`to_json`](Self::to_json), without what the sanitizer leaves out; `None` if nothing is left.
+    #[must_use]
+    pub fn to_json_for(&self, sanitizer: &dyn Sanitizer) -> Option<String> {
+        reported(self.try_to_json(sanitizer))
+    }
+
+    /// The message as lines of an AMI event, if its type can. A formatter that panics is reported and
+    /// gives `None`.
     #[must_use]
     pub fn to_ami(&self) -> Option<String> {
-        self.0.kind().detail_for_message().to_ami.as_ref()?(self)
+        reported(self.try_to_ami())
     }
 
-    /// The message as an event for other nodes, if its type can.
+    /// The message as an event for other nodes, if its type can. A formatter that panics is reported and
+    /// gives `None`.
     #[must_use]
     pub fn to_event(&self) -> Option<Event> {
-        self.0.kind().detail_for_message().to_event.as_ref()?(self)
+        reported(self.try_to_event())
+    }
+
+    /// As [`to_json_for`](Self::to_json_for); tells a panic from having no JSON.
+    ///
+    /// # Errors
+    /// [`FormatError`] if formatter or sanitizer panicked.
+    pub fn try_to_json(&self, sanitizer: &dyn Sanitizer) -> Result<Option<String>, FormatError> {
+        self.contained("to_json", |detail| detail.to_json.as_ref()?(self, sanitizer))
+    }
+
+    /// As [`to_ami`](Self::to_ami); tells a panic from having no AMI text.
+    ///
+    /// # Errors
+    /// [`FormatError`] if the formatter panicked.
+    pub fn try_to_ami(&self) -> Result<Option<String>, FormatError> {
+        self.contained("to_ami", |detail| detail.to_ami.as_ref()?(self))
+    }
+
+    /// As [`to_event`](Self::to_event); tells a panic from having no event.
+    ///
+    /// # Errors
+    /// [`FormatError`] if the formatter panicked.
+    pub fn try_to_event(&self) -> Result<Option<Event>, FormatError> {
+        self.contained("to_event", |detail| detail.to_event.as_ref()?(self))
+    }
+
+    /// Runs a formatter; a panic of it ends here.
+    fn contained<R>(
+        &self,
+        formatter: &'static str,
+        run: impl FnOnce(&types::TypeDetail) -> Option<R>,
+    ) -> Result<Option<R>, FormatError> {
+        let detail = self.0.kind().detail_for_message();
+        catch_unwind(AssertUnwindSafe(|| run(detail))).map_err(|panic| {
+            let said = contain::said(&*panic).to_owned();
+            contain::discard(panic);
+            FormatError { formatter, type_name: detail.name.clone(), said }
+        })
     }
 
     /// Whether both are the same message (not just equal ones).
@@ -169,6 +220,14 @@ impl Message {
         // SAFETY: as the caller promises.
         Self(unsafe { BlockRef::from_raw(pointer) })
     }
+}
+
+/// A failed formatter is logged and gives nothing.
+fn reported<R>(formatted: Result<Option<R>, FormatError>) -> Option<R> {
+    formatted.unwrap_or_else(|error| {
+        tracing::error!("{error}; the message has no such form");
+        None
+    })
 }
 
 impl PartialEq for Message {

@@ -27,6 +27,7 @@ use crossbeam_utils::CachePadded;
 
 use super::Message;
 use super::formatter::{Event, Formatters};
+use super::sanitizer::Sanitizer;
 use crate::error::TypeError;
 use crate::sync::plain::AtomicU64;
 use crate::sync::{Arc, Mutex, MutexGuard, fence, global, lock, scaled, thread_slot};
@@ -52,11 +53,12 @@ impl fmt::Debug for TypeId {
 }
 
 pub(super) type Format<R> = Box<dyn Fn(&Message) -> Option<R> + Send + Sync>;
+pub(super) type FormatFor<R> = Box<dyn Fn(&Message, &dyn Sanitizer) -> Option<R> + Send + Sync>;
 
 /// What a type is: dropped with the last handle and message.
 pub(super) struct TypeDetail {
     pub(super) name: Box<str>,
-    pub(super) to_json: Option<Format<String>>,
+    pub(super) to_json: Option<FormatFor<String>>,
     pub(super) to_ami: Option<Format<String>>,
     pub(super) to_event: Option<Format<Event>>,
     /// Uses by messages that outlived the last handle.
@@ -356,7 +358,7 @@ impl<P> fmt::Debug for MessageType<P> {
 /// What a type is made of before it exists.
 pub struct MessageTypeBuilder<P> {
     name: Box<str>,
-    to_json: Option<Format<String>>,
+    to_json: Option<FormatFor<String>>,
     to_ami: Option<Format<String>>,
     to_event: Option<Format<Event>>,
     _payload: PhantomData<fn(P)>,
@@ -370,8 +372,18 @@ impl<P: Send + Sync + 'static> MessageTypeBuilder<P> {
 
     /// Turns a payload into JSON text; `None` if this one has none.
     #[must_use]
-    pub fn to_json(mut self, format: impl Fn(&P) -> Option<String> + Send + Sync + 'static) -> Self {
-        self.to_json = Self::typed(format);
+    pub fn to_json(self, format: impl Fn(&P) -> Option<String> + Send + Sync + 'static) -> Self {
+        self.to_json_sanitized(move |payload, _| format(payload))
+    }
+
+    /// Turns a payload into JSON text without what the consumer's sanitizer leaves out; `None` if nothing
+    /// is left.
+    #[must_use]
+    pub fn to_json_sanitized(
+        mut self,
+        format: impl Fn(&P, &dyn Sanitizer) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        self.to_json = Some(Box::new(move |message, sanitizer| format(message.payload::<P>()?, sanitizer)));
         self
     }
 

@@ -1,0 +1,547 @@
+//! Conformance: `stasis.conf` and its TOML form.
+#![cfg(feature = "ext")]
+#![allow(missing_docs)]
+
+#[path = "common/config_check.rs"]
+mod config_check;
+
+use proptest::prelude::*;
+use stasis_bus::config::{Config, ConfigErrors, ConfigFiles, Problem};
+use stasis_bus::{Bus, MessageType, Pinning, TypeError, WaitStrategy};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+/// A file as it is installed: everything commented out but the section names.
+const INSTALLED: &str = "
+[threadpool]
+;initial_size = 5          ; threads there are from the start
+;idle_timeout_sec = 20     ; 0: for ever
+;max_size = 50             ; 0: no limit
+
+[declined_message_types]
+; decline=stasis_app_recording_snapshot_type
+; decline=ast_channel_varset_type
+";
+
+fn conf(text: &str) -> Config {
+    Config::from_stasis_conf(text, "stasis.conf").unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+fn conf_errors(text: &str) -> Vec<String> {
+    shown(&Config::from_stasis_conf(text, "s").unwrap_err())
+}
+
+fn toml_errors(text: &str) -> Vec<String> {
+    shown(&Config::from_toml(text, "s").unwrap_err())
+}
+
+/// Errors as text, up to what is allowed.
+fn shown(errors: &ConfigErrors) -> Vec<String> {
+    errors.iter().map(|error| error.to_string().split(';').next().unwrap().to_owned()).collect()
+}
+
+fn sizes(config: &Config) -> [u32; 3] {
+    [config.threadpool.initial_size, config.threadpool.idle_timeout_sec, config.threadpool.max_size]
+}
+
+fn declined(config: &Config) -> Vec<&str> {
+    config.declined_types.iter().map(String::as_str).collect()
+}
+
+fn files<const N: usize>(files: [(&str, &str); N]) -> BTreeMap<PathBuf, String> {
+    files.into_iter().map(|(path, text)| (path.into(), text.to_owned())).collect()
+}
+
+#[test]
+fn an_installed_file_and_an_empty_one_are_the_defaults() {
+    for text in [INSTALLED, "", "\n\n", "; only a comment", ";-- only\na block --;", "\u{feff}", " \t\r\n"] {
+        assert_eq!(conf(text), Config::default(), "{text:?}");
+    }
+    let config = Config::default();
+    assert_eq!(sizes(&config), [5, 20, 50]);
+    let tasks = config.taskpool;
+    assert_eq!((tasks.minimum_size, tasks.initial_size, tasks.idle_timeout_sec, tasks.max_size), (5, 5, 20, 50));
+    assert_eq!(Config::from_toml("", "s").unwrap(), config);
+}
+
+#[test]
+fn settings_are_read_in_every_way_they_are_written() {
+    let config = conf("[threadpool]\r\ninitial_size=3\r\n\tidle_timeout_sec => 0 ; never\r\nMax_Size   =   007\r\n");
+    assert_eq!(sizes(&config), [3, 0, 7]);
+    let config = conf("\u{feff}[TaskPool]\nminimum_size=1\ninitial_size=2\nidle_timeout_sec=3\nmax_size=4");
+    let tasks = config.taskpool;
+    assert_eq!((tasks.minimum_size, tasks.initial_size, tasks.idle_timeout_sec, tasks.max_size), (1, 2, 3, 4));
+    assert_eq!(sizes(&conf("[threadpool]\nmax_size = 2147483647\ninitial_size = 0")), [0, 20, 2_147_483_647]);
+}
+
+#[test]
+fn comments_are_left_out() {
+    let text = "[threadpool] ; pool\n;-- max_size = 1\n;-- inner --; max_size = 2 --;max_size = 9;x\n\
+                ;--- a line comment\n;;;\ninitial_size ;-- here --; = ;-- too --; 4\n";
+    assert_eq!(sizes(&conf(text)), [4, 20, 9]);
+    assert_eq!(conf_errors("[threadpool]\n  ;-- one\nmax_size = 1\n"), ["s:2:3: this block comment never ends"]);
+}
+
+#[test]
+fn an_escaped_semicolon_is_one_and_nothing_continues_a_line() {
+    let config =
+        conf("[declined_message_types]\ndecline = a\\;b ; c\ndecline = \\;-- d\ndecline = e\\\ndecline = f\\\\;g");
+    assert_eq!(declined(&config), [";-- d", "a;b", "e\\", "f\\;g"]);
+}
+
+#[test]
+fn the_last_of_a_key_counts_and_declined_types_add_up() {
+    let config = conf(
+        "[threadpool]\nmax_size=10\nmax_size=11\n[declined_message_types]\ndecline=b\ndecline=a\ndecline => b\n\
+         [threadpool]\nmax_size=12\n[declined_message_types]\ndecline=c\n",
+    );
+    assert_eq!((sizes(&config)[2], declined(&config)), (12, vec!["a", "b", "c"]));
+}
+
+#[test]
+fn templates_are_inherited_in_order_and_do_nothing_alone() {
+    let config = conf(
+        "[small](!)\nmax_size=4\ninitial_size=2\n[quick](!,small)\nidle_timeout_sec=1\nmax_size=6\n\
+         [unused](!)\nnonsense=1\n[threadpool](small, quick)\ninitial_size=3\n[taskpool](small)\n",
+    );
+    assert_eq!(sizes(&config), [3, 1, 6]);
+    assert_eq!((config.taskpool.initial_size, config.taskpool.max_size, config.taskpool.minimum_size), (2, 4, 4));
+}
+
+#[test]
+fn a_section_is_added_to_and_inherits_what_was_there_at_that_line() {
+    let config = conf(
+        "[t](!)\nmax_size=4\n[threadpool](t)\n[t](+)\nmax_size=8\n[taskpool](t)\n[threadpool](+)\ninitial_size=1\n",
+    );
+    assert_eq!((sizes(&config), config.taskpool.max_size), ([1, 20, 4], 8));
+    assert_eq!(
+        conf_errors("[threadpool](nobody)\nmax_size=x\n[taskpool](+)\nmax_size=x\n[thread](!)\n[threadpool](threed)\n"),
+        [
+            "s:1:1: no section 'nobody' to inherit from before this line",
+            "s:3:1: no section 'taskpool' to add to before this line",
+            "s:6:1: no section 'threed' to inherit from before this line, did you mean 'thread'?",
+        ],
+        "settings below a broken header are not complained about"
+    );
+}
+
+#[test]
+fn all_errors_are_told_together_with_their_places() {
+    let text = "max_size = 3\n[threadpool]\n  max_size = many ; x\nmax_sise = 3\nnonsense\n= 4\n[thredpool]\n\
+                [declined_message_types]\ndecline =\ndeny = x\n[general\n[]\n[taskpool] (t)\n#inclde x\n#include\n\
+                [bus]\nlanes=1\n";
+    assert_eq!(
+        conf_errors(text),
+        [
+            "s:1:1: 'max_size' stands before the first section",
+            "s:3:14: 'max_size' in section 'threadpool' cannot be 'many'",
+            "s:4:1: unknown key 'max_sise' in section 'threadpool', did you mean 'max_size'?",
+            "s:5:1: neither a [section], nor key = value, nor a #directive",
+            "s:6:1: a value without a key",
+            "s:7:1: unknown section 'thredpool', did you mean 'threadpool'?",
+            "s:9:10: 'decline' in section 'declined_message_types' cannot be ''",
+            "s:10:1: unknown key 'deny' in section 'declined_message_types'",
+            "s:11:1: a section needs a ']' after its name",
+            "s:12:1: a section needs a name",
+            "s:13:11: after ']' comes nothing, or options in parentheses without a space before",
+            "s:14:1: unknown directive '#inclde', did you mean '#include'?",
+            "s:15:1: #include needs a file",
+            "s:16:1: unknown section 'bus'",
+        ]
+    );
+}
+
+#[test]
+fn columns_are_those_of_the_file_after_comments_too() {
+    assert_eq!(
+        conf_errors("[threadpool]\n;-- ü --; max_size ;-- ö --; = -5"),
+        ["s:2:32: 'max_size' in section 'threadpool' cannot be '-5'"]
+    );
+}
+
+#[test]
+fn bad_numbers_say_what_is_allowed() {
+    for value in ["-1", "+1", "2147483648", "99999999999999999999999999", "0x10", "1.5", "", "five", "1 2", "１"] {
+        let errors = Config::from_stasis_conf(&format!("[threadpool]\nmax_size = {value}"), "s").unwrap_err();
+        let problems: Vec<_> = errors.iter().map(|error| &error.problem).collect();
+        let [Problem::BadValue { allowed, .. }] = &problems[..] else { panic!("{value}: {errors}") };
+        assert_eq!(allowed, "a whole number from 0 to 2147483647");
+    }
+}
+
+#[test]
+fn sizes_that_are_not_given_follow_those_that_are() {
+    assert_eq!(sizes(&conf("[threadpool]\nmax_size=3")), [3, 20, 3]);
+    assert_eq!(sizes(&conf("[threadpool]\ninitial_size=80")), [80, 20, 80]);
+    assert_eq!(sizes(&conf("[threadpool]\nmax_size=0\ninitial_size=80")), [80, 20, 0]);
+    assert_eq!(
+        conf_errors("[threadpool]\ninitial_size=80\nmax_size=9\n[taskpool]\nmax_size=2\nminimum_size=3\n"),
+        [
+            "s:2:14: initial_size 80 of section 'threadpool' is above its max_size 9",
+            "s:6:14: minimum_size 3 of section 'taskpool' is above its max_size 2",
+        ]
+    );
+}
+
+#[test]
+fn includes_stand_where_they_stand_relative_to_their_file() {
+    let files = files([
+        ("etc/stasis.conf", "[threadpool]\n#include \"sub/pool.conf\"\ninitial_size = 2\n#tryinclude <no.conf>\n"),
+        ("etc/sub/pool.conf", "max_size = 9\n#include ../more.conf\n"),
+        (
+            "etc/more.conf",
+            "idle_timeout_sec = 7\n[declined_message_types]\n#include d/*.conf\n#include d/b.conf\n[threadpool]\n",
+        ),
+        ("etc/d/a.conf", "decline = a\n"),
+        ("etc/d/b.conf", "decline = b"),
+        ("etc/d/.hidden.conf", "decline = c"),
+        ("etc/d/d.txt", "decline = d"),
+    ]);
+    let config = Config::load_from("etc/stasis.conf", &files).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!((sizes(&config), declined(&config)), ([2, 7, 9], vec!["a", "b"]));
+}
+
+#[test]
+fn includes_that_cannot_be_are_errors_where_they_stand() {
+    let files = files([
+        ("a.conf", "[threadpool]\n#include b.conf\nmax_size = x\n"),
+        ("b.conf", "initial_size = y\n #include ./x/../a.conf\n#include no.conf\n#include x/*.conf\n;--"),
+    ]);
+    assert_eq!(
+        shown(&Config::load_from("a.conf", &files).unwrap_err()),
+        [
+            "b.conf:1:16: 'initial_size' in section 'threadpool' cannot be 'y'",
+            "b.conf:2:2: './x/../a.conf' includes itself",
+            "b.conf:3:1: no file 'no.conf' to include",
+            "b.conf:4:1: no file 'x/*.conf' to include",
+            "b.conf:5:1: this block comment never ends",
+            "a.conf:3:12: 'max_size' in section 'threadpool' cannot be 'x'",
+        ]
+    );
+}
+
+#[test]
+fn includes_end_however_they_are_nested() {
+    // Each file includes the next one twice: 2^n reads without a limit.
+    let mut many = BTreeMap::new();
+    for n in 0..40 {
+        many.insert(format!("{n}.conf").into(), format!("#include {0}.conf\n#include {0}.conf\n", n + 1));
+    }
+    let errors = Config::load_from("0.conf", &many).unwrap_err();
+    assert!(errors.iter().all(|error| matches!(error.problem, Problem::TooMuch(_))), "{errors}");
+}
+
+#[test]
+fn inheritance_ends_however_it_grows() {
+    let mut text = "[t0](!)\nmax_size=1\n".to_owned();
+    for n in 0..60 {
+        text += &format!("[t{}](!,t{n},t{n})\n", n + 1);
+    }
+    let errors = Config::from_stasis_conf(&text, "s").unwrap_err();
+    assert!(errors.iter().all(|error| matches!(error.problem, Problem::TooMuch(_))), "{errors}");
+}
+
+#[test]
+fn sections_end_however_many_there_are() {
+    let line =
+        |n: usize| if n.is_multiple_of(20) { format!("[x](nobody{n})\n") } else { format!("[t{n}](!)\n[t{n}](+)\n") };
+    let text: String = (0..20_000).map(line).collect();
+    let errors = Config::from_stasis_conf(&text, "s").unwrap_err();
+    assert!(errors.iter().count() == 100 && errors.omitted() > 0);
+    let many = (0..10_001).fold(String::new(), |text, n| text + &format!("[t{n}](!)\n"));
+    let errors = Config::from_stasis_conf(&many, "s").unwrap_err();
+    assert!(errors.iter().all(|error| matches!(error.problem, Problem::TooMuch(_))), "{errors}");
+}
+
+#[test]
+fn of_sections_of_one_name_the_latest_is_meant() {
+    let config = conf("[t](!)\nmax_size=7\n[T](!)\nmax_size=8\n[threadpool](t)\n[t](+)\nmax_size=9\n[taskpool](t)\n");
+    assert_eq!((config.threadpool.max_size, config.taskpool.max_size), (8, 9));
+}
+
+#[test]
+fn exec_is_refused() {
+    let errors = Config::from_stasis_conf("#exec /bin/true\n#EXEC \"/bin/true\"", "s").unwrap_err();
+    assert!(errors.iter().all(|error| error.problem == Problem::Exec) && errors.iter().count() == 2);
+}
+
+#[test]
+fn includes_read_regular_files_of_the_disk_only() {
+    let folder = std::env::temp_dir().join(format!("stasis-conf-{}", std::process::id()));
+    std::fs::create_dir_all(folder.join("d")).unwrap();
+    // Not UTF-8 in a comment is harmless, in a name it is not.
+    std::fs::write(folder.join("d/pool.conf"), b"[threadpool]\nmax_size = 6 ; f\xfcnf\n").unwrap();
+    std::fs::write(folder.join("stasis.conf"), "#include d/*.conf\n").unwrap();
+    assert_eq!(sizes(&Config::load(folder.join("stasis.conf")).unwrap())[2], 6);
+    std::fs::write(
+        folder.join("bad.conf"),
+        b"[declined_message_types]\ndecline = f\xfcnf\n#include d\n#include /dev/zero\n",
+    )
+    .unwrap();
+    let errors = Config::load(folder.join("bad.conf")).unwrap_err();
+    let problems: Vec<_> = errors.iter().map(|error| &error.problem).collect();
+    assert!(
+        matches!(&problems[..], [Problem::BadValue { .. }, Problem::Unreadable(_), Problem::Unreadable(_)]),
+        "{errors}"
+    );
+    std::fs::write(folder.join("wide.conf"), b"\xff\xfe[\0").unwrap();
+    assert!(shown(&Config::load(folder.join("wide.conf")).unwrap_err())[0].contains("UTF-16"));
+    let same = folder.join("Stasis.TOML");
+    std::fs::write(&same, "threadpool.max_size = 8").unwrap();
+    assert_eq!(sizes(&Config::load(&same).unwrap())[2], 8);
+    let position = |path: PathBuf| Config::load(path).unwrap_err().iter().next().unwrap().clone();
+    assert_eq!(position(folder.join("stasis.yaml")).problem, Problem::UnknownForm);
+    assert!(matches!(position(folder.join("none.conf")).problem, Problem::Unreadable(_)));
+    assert_eq!(position(folder.join("none.conf")).position, None);
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn a_files_of_ones_own_may_fail() {
+    struct Broken;
+    impl ConfigFiles for Broken {
+        fn read(&self, _: &std::path::Path) -> std::io::Result<Vec<u8>> {
+            Err(std::io::Error::other("on fire"))
+        }
+        fn list(&self, _: &std::path::Path) -> std::io::Result<Vec<PathBuf>> {
+            Err(std::io::Error::other("on fire"))
+        }
+    }
+    let errors = Config::from_stasis_conf_in("#include a\n#tryinclude b\n#tryinclude *\n", "s", &Broken).unwrap_err();
+    assert_eq!(shown(&errors), ["s:1:1: cannot be read: 'a': on fire", "s:2:1: cannot be read: 'b': on fire"]);
+}
+
+#[test]
+fn toml_holds_everything() {
+    let config = Config::from_toml(
+        "bus = { name = 'pbx', lanes = 2, pinning = [0, 3], wait = 'busy_spin', ring_capacity = 2_048, memory_budget = 0x100_0000 }\n\
+         [threadpool]\nmax_size = 9\n[taskpool]\nminimum_size = 1\n[declined_message_types]\ndecline = ['b', 'a', 'b']\n",
+        "s",
+    )
+    .unwrap();
+    assert_eq!((config.bus.name.as_deref(), config.bus.lanes), (Some("pbx"), Some(2)));
+    assert_eq!((config.bus.pinning, config.bus.wait), (Some(Pinning::List(vec![0, 3])), Some(WaitStrategy::BusySpin)));
+    assert_eq!((config.bus.ring_capacity, config.bus.memory_budget), (Some(2048), Some(16 << 20)));
+    assert_eq!((config.threadpool.max_size, config.taskpool.minimum_size), (9, 1));
+    assert_eq!(config.declined_types, BTreeSet::from(["a".to_owned(), "b".to_owned()]));
+    let one = Config::from_toml("declined_message_types.decline = 'x'", "s").unwrap();
+    assert_eq!(declined(&one), ["x"]);
+    for (text, wait) in
+        [("adaptive", WaitStrategy::Adaptive), ("yield", WaitStrategy::Yield), ("park", WaitStrategy::Park)]
+    {
+        assert_eq!(Config::from_toml(&format!("bus.wait = '{text}'"), "s").unwrap().bus.wait, Some(wait));
+    }
+    for (text, pinning) in [("cores", Pinning::Cores), ("off", Pinning::Off)] {
+        assert_eq!(Config::from_toml(&format!("bus.pinning = '{text}'"), "s").unwrap().bus.pinning, Some(pinning));
+    }
+}
+
+#[test]
+fn all_errors_of_a_toml_file_are_told_together() {
+    let text = "buss = 1\nthreadpool = 3\n[bus]\nlane = 2\nlanes = 300\npinning = 'of'\nwait = 4\nname = ''\n\
+                ring_capacity = -1\nmemory_budget = 99999999999999999999\n[taskpool]\nMax_Size = 1\nmax_size = '5'\n\
+                initial_size = 1.5\nminimum_size = true\n[declined_message_types]\ndecline = ['ok', 3]\n";
+    let expected = [
+        "s:1:1: unknown section 'buss', did you mean 'bus'?",
+        "s:2:14: 'threadpool' is a section, not an integer",
+        "s:4:1: unknown key 'lane' in section 'bus', did you mean 'lanes'?",
+        "s:5:9: 'lanes' in section 'bus' cannot be 300",
+        "s:6:11: 'pinning' in section 'bus' cannot be 'of'",
+        "s:7:8: 'wait' in section 'bus' cannot be 4",
+        "s:8:8: 'name' in section 'bus' cannot be ''",
+        "s:9:17: 'ring_capacity' in section 'bus' cannot be -1",
+        "s:10:17: 'memory_budget' in section 'bus' cannot be 99999999999999999999",
+        "s:12:1: unknown key 'Max_Size' in section 'taskpool', did you mean 'max_size'?",
+        "s:13:12: 'max_size' in section 'taskpool' cannot be '5'",
+        "s:14:16: 'initial_size' in section 'taskpool' cannot be a float",
+        "s:15:16: 'minimum_size' in section 'taskpool' cannot be a boolean",
+        "s:17:11: 'decline' in section 'declined_message_types' cannot be this list",
+    ];
+    assert_eq!(toml_errors(text), expected);
+}
+
+#[test]
+fn broken_toml_is_told_where_it_breaks_together_with_the_rest() {
+    let told = toml_errors("[threadpool]\nmax_size = \ninitial_size = 3\ninitial_size = 4\n[bus]\nlanes = 0\n");
+    for start in ["s:2:", "s:4:", "s:6:9: 'lanes'"] {
+        assert!(told.iter().any(|error| error.starts_with(start)), "{start}: {told:?}");
+    }
+}
+
+#[test]
+fn many_errors_are_counted_and_a_hundred_told() {
+    let text = (0..250).fold("[threadpool]\n".to_owned(), |text, n| text + &format!("x{n} = 1\n"));
+    let errors = Config::from_stasis_conf(&text, "s").unwrap_err();
+    assert_eq!((errors.iter().count(), errors.omitted()), (100, 150));
+    assert!(errors.to_string().ends_with("\nand 150 more"));
+}
+
+#[test]
+fn an_inherited_error_is_told_once() {
+    assert_eq!(conf_errors("[t](!)\nmax_size=x\n[threadpool](t)\n[threadpool](t)\n").len(), 1);
+}
+
+#[test]
+fn the_sample_is_read() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/stasis.toml");
+    let config = Config::load(path).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(declined(&config), ["agi_exec_start", "ast_channel_varset_type"]);
+    let pools = Config::default();
+    assert_eq!(
+        (config.threadpool, config.taskpool),
+        (pools.threadpool, pools.taskpool),
+        "the sample shows the defaults"
+    );
+    assert!(config.bus.memory_budget == Some(256 << 20) && config.bus.ring_capacity == Some(4096));
+}
+
+#[test]
+fn declined_types_are_never_made_and_cost_nothing() {
+    let config = conf("[declined_message_types]\ndecline = unloved\ndecline = not_known_to_anybody\n");
+    let bus = config.apply(Bus::builder().lanes(1).pinning(Pinning::Off).decline_type("builders_own")).build().unwrap();
+    for name in ["unloved", "not_known_to_anybody", "builders_own"] {
+        assert!(bus.declines_type(name));
+        assert_eq!(MessageType::<u64>::new(&bus, name).unwrap_err(), TypeError::Declined(name.into()));
+    }
+    assert!(!bus.declines_type("Unloved"), "names of types are compared as they are");
+    let topic = bus.topic("t").unwrap();
+    let _listener = topic.subscribe(|_| ()).unwrap();
+    let before = bus.stats();
+    assert!(MessageType::<u64>::builder("unloved").to_json(|_| None).create(&bus).is_err());
+    assert_eq!(bus.stats(), before);
+    assert!(MessageType::<u64>::new(&bus, "loved").is_ok());
+}
+
+#[test]
+fn what_a_file_says_replaces_the_builders_settings_and_the_rest_stays() {
+    let builder = || Bus::builder().name("own").lanes(2).pinning(Pinning::Off);
+    let bus = Config::default().apply(builder()).build().unwrap();
+    assert_eq!((bus.name(), bus.lanes()), ("own", 2));
+    let text = "[bus]\nname = 'told'\nlanes = 1\npinning = 'off'\nwait = 'park'\nring_capacity = 1024\nmemory_budget = 1_000_000\n";
+    let told = Config::from_toml(text, "s").unwrap();
+    let bus = told.apply(builder().lanes(3)).build().unwrap();
+    assert_eq!((bus.name(), bus.lanes()), ("told", 1));
+    let poor = Config::from_toml("bus.memory_budget = 1", "s").unwrap();
+    assert!(poor.apply(builder()).build().is_err(), "the budget reaches the bus, which refuses it");
+}
+
+#[test]
+fn what_is_set_by_hand_and_cannot_be_read_is_not_written() {
+    let mut config = Config::default();
+    config.bus.lanes = Some(1000);
+    assert!(config.to_toml().is_err());
+    config.bus.lanes = Some(2);
+    config.declined_types.insert(" x\n[threadpool]\nmax_size = 1".to_owned());
+    assert!(config.to_toml().is_err() && config.to_stasis_conf().is_err());
+    config.declined_types = BTreeSet::from(["x\n[threadpool]\nmax_size = 60".to_owned()]);
+    assert!(config.to_stasis_conf().is_err(), "it would be read as something else");
+    config.declined_types.clear();
+    config.threadpool.initial_size = 51;
+    assert!(config.to_toml().is_err() && config.to_stasis_conf().is_err());
+    config.threadpool.initial_size = 50;
+    let text = config.to_toml().unwrap();
+    assert_eq!(Config::from_toml(&text, "s").unwrap(), config);
+    let mut from_conf = conf(&config.to_stasis_conf().unwrap());
+    assert_ne!(from_conf, config, "stasis.conf has no place for the bus");
+    from_conf.bus = config.bus.clone();
+    assert_eq!(from_conf, config);
+}
+
+#[test]
+fn what_is_read_is_read_again_after_writing() {
+    for text in [
+        INSTALLED,
+        "[threadpool]\nmax_size=0\ninitial_size=2147483647\n[taskpool]\nmax_size=1\n",
+        "[declined_message_types]\ndecline = \\;--x\ndecline = [y](+)\ndecline = #exec z\ndecline = =\ndecline => =>\ndecline= >\n",
+        "[declined_message_types]\ndecline = \"quoted\\n\"\ndecline = 'x'\ndecline = \\\\;\ndecline = ü\ndecline = --\\;\n",
+    ] {
+        assert!(Config::from_stasis_conf(text, "s").is_ok(), "{text}");
+        config_check::check(text);
+    }
+    config_check::check(
+        "bus = { name = 'x', pinning = [1], wait = 'yield', lanes = 256 }\ndeclined_message_types.decline = ['\\', ';']",
+    );
+}
+
+/// Pieces that matter to the reader, so that random texts are often nearly right.
+fn piece() -> impl Strategy<Value = String> {
+    let known = [
+        "[threadpool]",
+        "[taskpool]",
+        "[declined_message_types]",
+        "[bus]",
+        "[t](!)",
+        "(t)",
+        "(+)",
+        "[threadpool](t)",
+        "max_size",
+        "initial_size",
+        "minimum_size",
+        "idle_timeout_sec",
+        "decline",
+        "name",
+        "lanes",
+        "pinning",
+        "wait",
+        " = ",
+        "=",
+        "=>",
+        "5",
+        "0",
+        "70",
+        "-1",
+        "99999999999",
+        "\n",
+        "\r\n",
+        "\n",
+        "\n",
+        ";",
+        "\\;",
+        ";--",
+        "--;",
+        "#include ",
+        "pool.conf",
+        "again.conf",
+        "main.conf",
+        "*.conf",
+        "#exec",
+        "\"",
+        "'",
+        "[",
+        "]",
+        "{",
+        "}",
+        ",",
+        "x",
+        "ü",
+        "\u{feff}",
+        "\\",
+        " ",
+    ];
+    prop_oneof![8 => prop::sample::select(known.to_vec()).prop_map(str::to_owned), 1 => any::<String>()]
+}
+
+/// Whole lines that are right, in any order.
+fn line() -> impl Strategy<Value = String> {
+    let key = prop::sample::select(vec!["max_size", "initial_size", "idle_timeout_sec"]);
+    prop_oneof![
+        prop::sample::select(vec!["[threadpool]", "[taskpool]", "[t](!)", "[t](+)", "[threadpool](t)"])
+            .prop_map(str::to_owned),
+        (key, 0..100u32).prop_map(|(key, value)| format!("{key} = {value}")),
+        "[a-z\\\\;=>\\[# ]{1,8}".prop_map(|name| format!("[declined_message_types]\ndecline = x{name}\n[threadpool]")),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 5 } else { 600 }, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_text_is_a_configuration_or_has_errors_with_places(text in prop::collection::vec(piece(), 0..40)) {
+        config_check::check(&text.concat());
+    }
+
+    #[test]
+    fn what_is_nearly_right_is_read_again_equally(text in prop::collection::vec(line(), 0..20)) {
+        config_check::check(&format!("[t](!)\n[threadpool]\n{}", text.join("\n")));
+    }
+}
