@@ -23,8 +23,8 @@ fn writer(log: &Log) -> impl FnMut(&stasis_bus::Message, bool) + Send + 'static 
 
 /// Promises G2, G3, G4, G5 over a take-over: whenever it comes, before, in or after a call, each of two
 /// members gets both messages in order and the final one last, and no handler is entered twice.
-/// Mutations: `leave` without its fence; `is_lost` not waiting for the verdict; a mailbox that closes
-/// without looking once more; the rest of the walk not taken over; the member that is stuck not away.
+/// Mutations: `leave` or `take` without its fence; `is_lost` not waiting for the verdict; `take` not comparing
+/// what runs; the rest of the walk not taken over; a final message not diverted.
 #[test]
 fn a_lane_is_taken_over_whenever_it_may_be() {
     static TAKEN: AtomicUsize = AtomicUsize::new(0);
@@ -62,7 +62,8 @@ fn a_lane_is_taken_over_whenever_it_may_be() {
 
 /// Promise G5 and G3: what comes while the member is away goes to its mailbox, what comes after it is back over
 /// the lane, in order; a notice says that all before it was served.
-/// Mutations: `take_back` forgetting a mailbox that is open; `divert` leaving a notice on the lane.
+/// Mutations: `take_back` forgetting a mailbox that is open; a closed mailbox that takes pushes; the stuck member
+/// not put away.
 #[test]
 fn a_member_comes_back_in_order() {
     Model::new("a_member_comes_back_in_order").check(|| {
