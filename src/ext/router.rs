@@ -280,7 +280,8 @@ impl Routes {
     }
 
     /// Limits the default route, that of now and those set later by [`set_default`](Self::set_default), to
-    /// messages whose type has one of these formatters; none: no limit. Without effect after the end.
+    /// messages whose type has one of these formatters; none: no limit. It counts when a message's turn comes,
+    /// for those that wait already too. Without effect after the end.
     pub fn accept_formatters(&self, formatters: Formatters) {
         let edit = |table: &mut Table| {
             table.formatters = formatters;
