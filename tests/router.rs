@@ -738,6 +738,36 @@ fn g05_callbacks_are_gone_when_the_router_is_done_though_routes_change_meanwhile
 }
 
 #[test]
+fn a_removed_callback_is_dropped_at_once_while_another_runs() {
+    let bus = bus(1);
+    let topic = bus.topic("t").unwrap();
+    let (kinds, drops) = (kinds(&bus, 2), Drops::new());
+    let router = Router::create(&topic).unwrap();
+    let (gate, (told, entered)) = (Gate::new(), channel());
+    let _open = OpenAtEnd(gate.clone());
+    let (pass, running, removed, default) = (gate.clone(), drops.token(), drops.token(), drops.token());
+    router
+        .add(&kinds[0], move |_| {
+            told.send(()).unwrap();
+            pass.pass();
+            let _ = hold(&running);
+        })
+        .unwrap();
+    router.add(&kinds[1], move |_| _ = hold(&removed)).unwrap();
+    router.set_default(move |_| _ = hold(&default)).unwrap();
+    topic.publish(kinds[0].message(0)).unwrap();
+    next(&entered);
+    assert!(router.remove(&kinds[1]));
+    assert_eq!(drops.dropped(), 1);
+    router.set_default(|_| ()).unwrap();
+    assert_eq!(drops.dropped(), 2);
+    assert!(router.remove(&kinds[0]));
+    assert_eq!(drops.dropped(), 2, "not while it runs");
+    gate.open();
+    drops.await_all_gone("the callback that ran");
+}
+
+#[test]
 fn congestion_limits() {
     let bus = bus(1);
     let topic = bus.topic("t").unwrap();

@@ -3,10 +3,11 @@
 #![allow(missing_docs)]
 mod common;
 
-use common::{DELIVERIES, Gate, Log, OpenAtEnd, PATIENCE, bus, must_end, next, number, stress};
+use common::{DELIVERIES, Gate, Log, OpenAtEnd, PATIENCE, bus, eventually, must_end, next, number, stress};
+use stasis_bus::MessageType;
 use stasis_bus::topic_pool::{PoolError, TopicPool};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
 
@@ -283,4 +284,43 @@ fn threads_that_race_for_a_name_get_one_topic_and_one_forward() {
         assert!(pool.delete(format!("{n}")) && !pool.delete(format!("{n}")));
         assert!(!topics[0].wants(&kind), "no forward is left");
     }
+}
+
+#[test]
+fn g07_destructors_that_use_the_pool_find_no_lock_held() {
+    must_end(|| {
+        struct AsksThePool(Arc<TopicPool>, Arc<AtomicUsize>);
+        impl Drop for AsksThePool {
+            fn drop(&mut self) {
+                self.0.get("x").unwrap();
+                self.0.delete("x");
+                self.1.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        let bus = bus(1);
+        let all = bus.topic("all").unwrap();
+        let _listener = all.subscribe(|_| ()).unwrap();
+        let (pool, gone) = (Arc::new(TopicPool::new(&bus, &all).unwrap()), Arc::new(AtomicUsize::new(0)));
+        let many = stress(200);
+        for n in 0..many {
+            // A type that lives on in a filter, which goes with a retired list: at any change of a list.
+            let held = AsksThePool(Arc::clone(&pool), Arc::clone(&gone));
+            let kind = MessageType::<u64>::builder("brief")
+                .to_json(move |_| {
+                    let _ = &held;
+                    None
+                })
+                .create(&bus)
+                .unwrap();
+            let topic = pool.get(format!("{n}")).unwrap();
+            drop(topic.subscriber().accept(&kind).subscribe(|_| ()).unwrap());
+            drop(kind);
+            assert!(pool.delete(format!("{n}")));
+        }
+        eventually("the types go", || {
+            pool.get("z").unwrap();
+            pool.delete("z");
+            gone.load(Ordering::SeqCst) == many
+        });
+    });
 }
