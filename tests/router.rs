@@ -25,6 +25,15 @@ fn bang() -> ! {
     resume_unwind(Box::new("bang"))
 }
 
+/// Sets a flag when a test ends, by panic too, so that threads beside it end.
+struct SetAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn kinds(bus: &Bus, count: usize) -> Vec<MessageType<u64>> {
     (0..count).map(|n| MessageType::new(bus, format!("kind{n}")).unwrap()).collect()
 }
@@ -325,6 +334,7 @@ fn a_callback_removes_its_own_route_and_is_dropped_after_its_run() {
         drops.assert_all_gone("the removed callback");
         router.unsubscribe_and_join(PATIENCE).unwrap();
         assert_eq!((routed.values(), other.values()), (vec![1], vec![2, 3]), "{delivery:?}");
+        assert_eq!(bus.stats().panics, 0);
     }
 }
 
@@ -359,6 +369,7 @@ fn a_callback_adds_routes_and_publishes_to_them() {
             topic.publish(kinds[0].message(0)).unwrap();
             eventually("the last route is reached", || log.values().len() == 10);
             router.unsubscribe_and_join(PATIENCE).unwrap();
+            assert_eq!(bus.stats().panics, 0);
             assert!(log.values().into_iter().eq(0..10), "{delivery:?}");
         });
     }
@@ -425,6 +436,7 @@ fn a_callback_unsubscribes_or_drops_its_router() {
                 topic.publish(kind.message(1)).unwrap();
                 end.wait_timeout(PATIENCE).unwrap();
                 assert_eq!(log.all(), [Seen::Value(1), Seen::Final], "{delivery:?} {way}");
+                assert_eq!(bus.stats().panics, 0, "asserts in the callback");
                 assert_eq!(topic.subscribers(), 0);
             });
         }
@@ -601,6 +613,7 @@ fn a_removed_route_gets_nothing_published_afterwards() {
                     assert!(router.remove(&noise[0]));
                 }
             });
+            let _stop = SetAtEnd(&stop);
             for round in 0..stress(300) as u64 {
                 let log = Log::new();
                 router.add(&kind, log.handler()).unwrap();
@@ -618,7 +631,6 @@ fn a_removed_route_gets_nothing_published_afterwards() {
                 assert!(!log.values().contains(&u64::MAX), "{delivery:?}: {round}");
                 assert!(router.remove(&kind));
             }
-            stop.store(true, Ordering::Relaxed);
         });
     }
 }
@@ -650,6 +662,32 @@ fn a_message_whose_route_went_while_it_waited_goes_to_the_default_or_is_counted(
     topic.publish(kinds[1].message(3)).unwrap();
     router.unsubscribe_and_join(PATIENCE).unwrap();
     assert_eq!((other.values(), router.unrouted()), (vec![3], 1));
+}
+
+#[test]
+fn a_default_route_is_not_given_a_waiting_message_without_its_formatters() {
+    let bus = bus(1);
+    let topic = bus.topic("t").unwrap();
+    let (kind, json, other) = (number(&bus), with_json(&bus, "json"), Log::new());
+    let router = Router::create(&topic).unwrap();
+    let (gate, (told, entered)) = (Gate::new(), channel());
+    let _open = OpenAtEnd(gate.clone());
+    let pass = gate.clone();
+    router
+        .add(&kind, move |_| {
+            told.send(()).unwrap();
+            pass.pass();
+        })
+        .unwrap();
+    router.set_formatters_default(other.handler(), Formatters::JSON).unwrap();
+    topic.publish(kind.message(0)).unwrap();
+    next(&entered);
+    topic.publish(kind.message(1)).unwrap();
+    topic.publish(json.message(2)).unwrap();
+    assert!(router.remove(&kind));
+    gate.open();
+    router.unsubscribe_and_join(PATIENCE).unwrap();
+    assert_eq!((other.all(), router.unrouted()), (vec![Seen::Value(2), Seen::Final], 1));
 }
 
 #[test]
