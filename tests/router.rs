@@ -603,18 +603,21 @@ fn a_removed_route_gets_nothing_published_afterwards() {
         let kind = number(&bus);
         let router = router(&topic, delivery);
         // Other routes come and go, and others publish other types, meanwhile.
-        let noise = kinds(&bus, 2);
+        let noise = kinds(&bus, 3);
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
-            scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
-                    router.add(&noise[0], |_| ()).unwrap();
-                    let _ = topic.publish(noise[1].message(0));
-                    assert!(router.remove(&noise[0]));
-                }
-            });
+            for kind in &noise[..2] {
+                let (router, topic, stop, unrouted) = (&router, &topic, &stop, &noise[2]);
+                scope.spawn(move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        router.add(kind, |_| ()).unwrap();
+                        let _ = topic.publish(unrouted.message(0));
+                        assert!(router.remove(kind));
+                    }
+                });
+            }
             let _stop = SetAtEnd(&stop);
-            for round in 0..stress(300) as u64 {
+            for round in 0..stress(1_000) as u64 {
                 let log = Log::new();
                 router.add(&kind, log.handler()).unwrap();
                 topic.publish(kind.message(round)).unwrap();
@@ -627,7 +630,7 @@ fn a_removed_route_gets_nothing_published_afterwards() {
                 topic.publish(kind.message(u64::MAX)).unwrap();
                 router.add(&kind, |_| ()).unwrap();
                 topic.publish(kind.message(u64::MAX)).unwrap();
-                router.publish_sync(noise[1].message(0)).unwrap();
+                router.publish_sync(noise[2].message(0)).unwrap();
                 assert!(!log.values().contains(&u64::MAX), "{delivery:?}: {round}");
                 assert!(router.remove(&kind));
             }

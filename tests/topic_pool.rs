@@ -125,11 +125,8 @@ fn g10_a_pool_in_a_handler_keeps_no_bus_open() {
         let all = bus.topic("all").unwrap();
         let pool = TopicPool::new(&bus, &all).unwrap();
         let subscription = all
-            .subscribe(move |received| {
+            .subscribe(move |_| {
                 let _ = (&gone, pool.get("a"));
-                if received.is_final() {
-                    assert!(pool.exists("a"));
-                }
             })
             .unwrap();
         drop(bus); // the last handle: shuts down, with final messages
