@@ -92,6 +92,28 @@ impl BusCore {
         lock(&self.names).values().filter_map(Weak::upgrade).collect()
     }
 
+    /// The topic of this name; made if there is none.
+    pub(crate) fn make_topic(
+        self: &Arc<Self>,
+        name: &str,
+        detail: Option<&str>,
+        location: &'static Location<'static>,
+    ) -> Result<Topic, Closed> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        if self.is_closed() {
+            return Err(Closed);
+        }
+        let mut names = lock(&self.names);
+        if let Some(topic) = names.get(name).and_then(Weak::upgrade) {
+            return Ok(Topic(topic));
+        }
+        let name: Arc<str> = name.into();
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        let topic = Arc::new(TopicInner::new(Arc::clone(self), id, Arc::clone(&name), detail, location));
+        names.insert(name, Arc::downgrade(&topic));
+        Ok(Topic(topic))
+    }
+
     /// The topic's last reference is gone.
     fn forget_topic(&self, topic: &TopicInner) {
         let mut names = lock(&self.names);
@@ -177,7 +199,7 @@ impl Bus {
     /// [`Closed`] after shutdown.
     #[track_caller]
     pub fn topic(&self, name: impl AsRef<str>) -> Result<Topic, Closed> {
-        self.make_topic(name.as_ref(), None, Location::caller())
+        self.core.make_topic(name.as_ref(), None, Location::caller())
     }
 
     /// As [`topic`](Self::topic), with a detail for diagnostics if it is made now.
@@ -186,28 +208,7 @@ impl Bus {
     /// [`Closed`] after shutdown.
     #[track_caller]
     pub fn topic_with_detail(&self, name: impl AsRef<str>, detail: impl AsRef<str>) -> Result<Topic, Closed> {
-        self.make_topic(name.as_ref(), Some(detail.as_ref()), Location::caller())
-    }
-
-    fn make_topic(
-        &self,
-        name: &str,
-        detail: Option<&str>,
-        location: &'static Location<'static>,
-    ) -> Result<Topic, Closed> {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        if self.core.is_closed() {
-            return Err(Closed);
-        }
-        let mut names = lock(&self.core.names);
-        if let Some(topic) = names.get(name).and_then(Weak::upgrade) {
-            return Ok(Topic(topic));
-        }
-        let name: Arc<str> = name.into();
-        let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let topic = Arc::new(TopicInner::new(Arc::clone(&self.core), id, Arc::clone(&name), detail, location));
-        names.insert(name, Arc::downgrade(&topic));
-        Ok(Topic(topic))
+        self.core.make_topic(name.as_ref(), Some(detail.as_ref()), Location::caller())
     }
 
     /// The topic of this name, if somebody holds it.
