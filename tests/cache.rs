@@ -2,6 +2,8 @@
 #![cfg(feature = "ext")]
 #![allow(missing_docs)]
 
+#[path = "common/cache_model.rs"]
+mod cache_model;
 mod common;
 
 use common::{Random, bus, lock, must_end, number, stress};
@@ -455,4 +457,143 @@ fn g10_snapshots_go_when_they_are_replaced_or_removed() {
     assert_eq!(drops.made() - drops.dropped(), 1, "the cache outlives its topics");
     drop(cache);
     drops.assert_all_gone("the cache is gone");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: stress(64) as u32, ..ProptestConfig::default() })]
+
+    #[test]
+    fn random_operations_agree_with_a_simple_model(
+        program in prop::collection::vec(any::<[u8; 2]>(), 0..200),
+        with_aggregate: bool,
+    ) {
+        let program: Vec<_> = program.into_iter().map(cache_model::Operation::decode).collect();
+        cache_model::run(&program, with_aggregate);
+    }
+}
+
+/// Follows the chains of updates: whether each begins where the one before it of the same id ended.
+#[derive(Default)]
+struct Chains(HashMap<(String, Entity), (u64, Option<Message>)>);
+
+impl Chains {
+    fn check(&mut self, update: &CacheUpdate) {
+        let (version, last) = self.0.entry((update.id().to_owned(), update.entity())).or_default();
+        assert!(update.version() > *version, "{}: {} after {version}", update.id(), update.version());
+        assert_eq!(update.old(), last.as_ref(), "the chain of {} is broken", update.id());
+        (*version, *last) = (update.version(), update.new().cloned());
+    }
+}
+
+/// Threads that put and clear a few ids over caching topics of their own, on one cache.
+fn churn(bus: &Bus, cache: &Cache, threads: usize, changes: usize, all: &Topic) -> Vec<CachingTopic> {
+    let kind = MessageType::<Snap>::new(bus, "device_state").unwrap();
+    let topics: Vec<Topic> = (0..threads).map(|thread| bus.topic(format!("device:{thread}")).unwrap()).collect();
+    let caching = topics.iter().map(|topic| CachingTopic::forwarded_to(topic, cache, all).unwrap()).collect();
+    thread::scope(|scope| {
+        for (number, topic) in topics.iter().enumerate() {
+            let kind = &kind;
+            scope.spawn(move || {
+                let mut random = Random::new(number as u64 + 1);
+                for change in 0..changes {
+                    let payload = snap(["a", "b", "c"][random.below(3)], (number * changes + change) as u64);
+                    let message = match random.below(3) {
+                        0 => kind.message_from(payload, far(1)),
+                        _ => kind.message(payload),
+                    };
+                    let clear = random.below(3) == 0;
+                    topic.publish(if clear { CacheClear::message(message) } else { message }).unwrap();
+                }
+            });
+        }
+    });
+    caching
+}
+
+#[test]
+fn updates_of_one_key_chain_over_two_caching_topics() {
+    for delivery in [Delivery::Inline, Delivery::default()] {
+        let bus = bus(2);
+        let cache = by_id().aggregate(|_, new| new.cloned()).build();
+        let all = bus.topic("device:cached").unwrap();
+        let chains = Arc::new(Mutex::new((Chains::default(), 0)));
+        let into = Arc::clone(&chains);
+        let watch = all
+            .subscriber()
+            .delivery(delivery)
+            .accept(CacheUpdate::message_type())
+            .subscribe(move |received| {
+                if let Some(update) = received.payload::<CacheUpdate>() {
+                    let mut chains = lock(&into);
+                    chains.0.check(update);
+                    chains.1 += 1;
+                }
+            })
+            .unwrap();
+        let caching = churn(&bus, &cache, 3, stress(5_000), &all);
+        caching.iter().for_each(|caching| caching.unsubscribe_and_join(LIMIT).unwrap());
+        watch.unsubscribe().wait().unwrap();
+        assert_eq!(watch.stats().panics, 0, "{delivery:?}");
+        let chains = lock(&chains);
+        assert!(chains.1 > 0);
+        // Where the chains end is what the cache has.
+        let mut ends = 0;
+        for ((id, entity), (_, last)) in &chains.0.0 {
+            let entry = cache.entries().into_iter().find(|entry| entry.id() == id);
+            assert_eq!(entry.as_ref().and_then(|entry| entry.snapshot(*entity)), last.as_ref());
+            ends += usize::from(last.is_some() && *entity != Entity::Aggregate);
+        }
+        assert_eq!(cache.dump_all(None).len(), ends);
+        assert_eq!(cache.slots(), cache.len(), "no ghosts");
+        assert!(caching.iter().all(|caching| caching.refused() == 0));
+    }
+}
+
+#[test]
+fn readers_dump_while_four_threads_update_and_clear() {
+    let bus = bus(1);
+    let cache = by_id().build();
+    let all = bus.topic("device:cached").unwrap();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut versions = BTreeMap::new();
+                while !done.load(Ordering::Relaxed) {
+                    for entry in cache.entries() {
+                        let last = versions.entry(entry.id().to_owned()).or_insert(0);
+                        assert!(entry.version() >= *last, "an entry never goes back");
+                        *last = entry.version();
+                        assert!(entry.snapshots().next().is_some(), "an entry has a snapshot");
+                        for (entity, message) in entry.snapshots() {
+                            assert_eq!(message.payload::<Snap>().unwrap().id, entry.id());
+                            assert_eq!(cache.entity(message.eid()), entity);
+                        }
+                        assert!(cache.last_version() >= entry.version());
+                    }
+                    assert!(cache.dump_all(None).len() <= 6);
+                }
+            });
+        }
+        churn(&bus, &cache, 4, stress(5_000), &all);
+        done.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(cache.slots(), cache.len(), "no ghosts");
+}
+
+#[test]
+fn publish_sync_returns_when_the_cache_has_it() {
+    let stage = stage();
+    thread::scope(|scope| {
+        for thread in 0..3_u64 {
+            let stage = &stage;
+            scope.spawn(move || {
+                let id = thread.to_string();
+                for number in 0..stress(500) as u64 {
+                    stage.caching.publish_sync(stage.kind.message(snap(&id, number))).unwrap();
+                    assert_eq!(stage.cache.get(&stage.kind, &id).as_ref().map(n), Some(number));
+                }
+            });
+        }
+    });
 }

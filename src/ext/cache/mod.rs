@@ -24,6 +24,7 @@
 
 mod caching_topic;
 mod entry;
+mod source;
 mod table;
 mod update;
 
@@ -31,6 +32,7 @@ use std::borrow::Cow;
 
 pub use caching_topic::CachingTopic;
 pub use entry::{AGGREGATE, CacheEntry, CacheKey, Entity};
+pub use source::CacheSource;
 pub use update::{CacheClear, CacheUpdate};
 
 use crate::bus::Topic;
@@ -170,6 +172,13 @@ impl Cache {
     #[must_use]
     pub fn last_version(&self) -> u64 {
         self.0.table.last_version()
+    }
+
+    /// Slots in the table, for tests: as many as entries, when nobody is changing anything.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.0.table.slots()
     }
 
     /// Which view a message from this entity is. No entity: this node's.

@@ -127,7 +127,6 @@ impl<T: Clone> Table<T> {
     }
 
     /// Slots, those of entries just removed too.
-    #[cfg(any(loom, test))]
     pub(super) fn slots(&self) -> usize {
         self.slots.values().len()
     }
