@@ -12,6 +12,8 @@
 
 pub(crate) mod backoff;
 pub(crate) mod fence;
+#[cfg(feature = "ext")]
+pub(crate) mod map;
 #[cfg(loom)]
 mod model;
 pub(crate) mod park;
