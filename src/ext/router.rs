@@ -34,7 +34,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::time::Duration;
 
-use self::table::{Route, Table, Updates};
+use self::table::{Route, Table};
 use crate::bus::{
     Completion, Delivery, Handler, PanicPolicy, Received, SubscriberBuilder, Subscription, SubscriptionStats, Topic,
 };
@@ -44,9 +44,6 @@ use crate::message::{AnyMessageType, Filter, FilterMode, Formatters, Message};
 use crate::snapshot::SnapshotCell;
 use crate::sync::plain::{AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, OnceLock, Weak, lock};
-
-/// Cache updates.
-const UPDATES: Updates = Updates { kind: || None, inside: |_| None };
 
 /// A route was not set; the callback was dropped.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -88,7 +85,6 @@ struct Congestion {
 /// What the dispatcher and those who change routes share.
 struct Shared {
     runner: TokenId,
-    updates: Updates,
     /// Swapped under `state`; loaded there and by the dispatcher, nowhere else.
     table: SnapshotCell<Table>,
     /// A leaf: nothing is locked, called or dropped under it that is not ours.
@@ -108,7 +104,7 @@ impl Shared {
         }
         let mut table = Table::clone(&self.table.load());
         let outcome = edit(&mut table)?;
-        let old_filter = std::mem::replace(&mut state.filter, table.filter(self.updates));
+        let old_filter = std::mem::replace(&mut state.filter, table.filter());
         // No callback goes with the old table: each is in the new one or in `outcome`. And it goes under the
         // lock, so that nothing keeps callbacks when the final message has emptied the table.
         drop(self.table.swap(Arc::new(table)));
@@ -141,16 +137,15 @@ struct Dispatcher {
 
 impl Handler for Dispatcher {
     fn handle(&mut self, received: &Received<'_>) {
-        let updates = self.shared.updates;
         if received.is_final() {
             let table = self.shared.end();
-            if let Some(route) = table.find(received, true, updates) {
+            if let Some(route) = table.find(received, true) {
                 route.call(&self.token, received);
             }
             return;
         }
         // The route alone is kept while it runs: others may be removed and dropped meanwhile.
-        let route = self.shared.table.load().find(received, false, updates).cloned();
+        let route = self.shared.table.load().find(received, false).cloned();
         match route {
             Some(route) => route.call(&self.token, received),
             None => {
@@ -206,7 +201,7 @@ impl Routes {
     /// Routes messages of a type to a callback. Publishes that begin afterwards reach it; of messages that wait
     /// already it gets those that were accepted for the default route.
     ///
-    /// Routed to [`CacheUpdate`](crate::cache)'s type, the callback gets the updates whose inside has no route
+    /// Routed to the type of [`CacheUpdate`](crate::cache::CacheUpdate), the callback gets the updates whose inside has no route
     /// of its own.
     ///
     /// # Errors
@@ -364,17 +359,12 @@ impl RouterBuilder<'_> {
     /// # Errors
     /// As [`SubscriberBuilder::subscribe`].
     pub fn create(self) -> Result<Router, SubscribeError> {
-        self.create_with(UPDATES)
-    }
-
-    fn create_with(self, updates: Updates) -> Result<Router, SubscribeError> {
         let token = Token::new();
         let unrouted = Arc::new(AtomicU64::new(0));
         let table = Table::default();
         let shared = Arc::new(Shared {
             runner: token.id(),
-            updates,
-            state: Mutex::new(State { filter: table.filter(updates), ended: false }),
+            state: Mutex::new(State { filter: table.filter(), ended: false }),
             table: SnapshotCell::new(Arc::new(table)),
             subscription: OnceLock::new(),
             unrouted: Arc::clone(&unrouted),

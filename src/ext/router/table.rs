@@ -6,6 +6,7 @@
 use crate::bus::Received;
 use crate::contain::quietly;
 use crate::exec::serial::{Serial, Token, TokenId};
+use crate::ext::cache::CacheUpdate;
 use crate::message::{AnyMessageType, Filter, FilterMode, Formatters, Message, TypeId};
 use crate::sync::Arc;
 
@@ -77,13 +78,6 @@ impl ByType {
     }
 }
 
-/// How cache updates are known: their type, and the type inside one.
-#[derive(Clone, Copy)]
-pub(super) struct Updates {
-    pub(super) kind: fn() -> Option<AnyMessageType>,
-    pub(super) inside: fn(&Message) -> Option<TypeId>,
-}
-
 /// See the module.
 #[derive(Clone, Default)]
 pub(super) struct Table {
@@ -97,9 +91,9 @@ pub(super) struct Table {
 
 impl Table {
     /// Where a message goes.
-    pub(super) fn find(&self, message: &Message, is_final: bool, updates: Updates) -> Option<&Arc<Route>> {
+    pub(super) fn find(&self, message: &Message, is_final: bool) -> Option<&Arc<Route>> {
         if !self.updates.0.is_empty()
-            && let Some(route) = (updates.inside)(message).and_then(|inside| self.updates.get(inside))
+            && let Some(route) = message.payload::<CacheUpdate>().and_then(|update| self.updates.get(update.kind()))
         {
             return Some(route);
         }
@@ -110,17 +104,15 @@ impl Table {
     }
 
     /// The filter that lets through what has a route, and nothing else.
-    pub(super) fn filter(&self, updates: Updates) -> Filter {
+    pub(super) fn filter(&self) -> Filter {
         let mut filter = Filter::default();
         if self.default.is_some() && self.formatters.is_empty() {
             return filter;
         }
         filter.set_mode(FilterMode::Selective);
         self.types.0.iter().filter_map(|(_, route)| route.kind.as_ref()).for_each(|kind| filter.accept(kind));
-        if !self.updates.0.is_empty()
-            && let Some(kind) = (updates.kind)()
-        {
-            filter.accept(&kind);
+        if !self.updates.0.is_empty() {
+            filter.accept(CacheUpdate::message_type());
         }
         if self.default.is_some() {
             filter.formatters = self.formatters;
