@@ -38,6 +38,12 @@ mod real {
         pub(crate) fn swap(&self, value: Arc<T>) -> Arc<T> {
             self.0.swap(value)
         }
+
+        /// Replaces the value if it is still `current`. Whether it was.
+        #[cfg(feature = "ext")]
+        pub(crate) fn replace(&self, current: &Arc<T>, value: Arc<T>) -> bool {
+            Arc::ptr_eq(&self.0.compare_and_swap(current, value), current)
+        }
     }
 }
 
@@ -71,6 +77,17 @@ mod twin {
         pub(crate) fn swap(&self, value: Arc<T>) -> Arc<T> {
             std::mem::replace(&mut *lock(&self.0), value)
         }
+
+        #[cfg(feature = "ext")]
+        pub(crate) fn replace(&self, current: &Arc<T>, mut value: Arc<T>) -> bool {
+            let mut place = lock(&self.0);
+            let same = Arc::ptr_eq(&place, current);
+            if same {
+                std::mem::swap(&mut *place, &mut value);
+            }
+            drop(place);
+            same
+        }
     }
 }
 
@@ -88,6 +105,13 @@ mod tests {
             let weak = Arc::downgrade(&*before);
             drop(before);
             assert!(weak.upgrade().is_none(), "a value goes with its last guard");
+            #[cfg(feature = "ext")]
+            {
+                let now = Arc::clone(&*cell.load());
+                assert!(!cell.replace(&Arc::new(1), Arc::new(9)), "an equal value is not the same one");
+                assert!(cell.replace(&now, Arc::new(1)) && !cell.replace(&now, Arc::new(9)));
+                assert_eq!(**cell.load(), 1);
+            }
             // Values never go back, and a swap before a load is seen by it.
             std::thread::scope(|scope| {
                 let reader = scope.spawn(|| {

@@ -81,7 +81,7 @@ fn g08_without_watchdog_they_wait() {
         let _behind = stuck_at(&topic, &kind, u64::MAX, &gate, &other);
         topic.publish(kind.message(0)).unwrap();
         thread::sleep(Duration::from_millis(20));
-        assert_eq!((other.values(), bus.stats().takeovers), (vec![], 0));
+        assert_eq!((other.values(), bus.stats().takeovers), (Vec::<u64>::new(), 0));
         gate.open();
         eventually("it comes in the end", || other.values() == [0]);
     });

@@ -12,8 +12,9 @@
 //! Guarantees: each topic's list changes atomically; no user code, no push and no destructor of a list
 //! runs under the lock (G7); cost: O(topics upstream) per subscribe, O(list) per topic per forward.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
+use super::give_back;
 use super::subscriber::Subscriber;
 use super::subscribers::Subscribers;
 use super::topic::TopicInner;
@@ -25,10 +26,10 @@ use crate::sync::{Arc, Mutex, MutexGuard, Weak, lock};
 #[derive(Default)]
 struct Node {
     topic: Weak<TopicInner>,
-    /// Forwards to, by forward id.
-    out: Vec<(u64, u64)>,
-    /// Forwards from, by forward id.
-    into: Vec<(u64, u64)>,
+    /// Topics forwarded to, by forward id.
+    out: BTreeMap<u64, u64>,
+    /// Topics forwarded from, by forward id. A map: a topic pool forwards 100,000 topics to one.
+    into: BTreeMap<u64, u64>,
 }
 
 #[derive(Default)]
@@ -58,12 +59,12 @@ struct Change<'a> {
 
 impl Graph {
     /// Topics that reach `start` (or that it reaches), itself first.
-    fn closure(&self, start: u64, edges: impl Fn(&Node) -> &[(u64, u64)]) -> Vec<u64> {
+    fn closure(&self, start: u64, edges: impl Fn(&Node) -> &BTreeMap<u64, u64>) -> Vec<u64> {
         let mut seen = HashSet::from([start]);
         let mut order = vec![start];
         let mut open = VecDeque::from([start]);
         while let Some(id) = open.pop_front() {
-            for &(_, next) in self.nodes.get(&id).map(&edges).unwrap_or_default() {
+            for &next in self.nodes.get(&id).map(&edges).into_iter().flat_map(BTreeMap::values) {
                 if seen.insert(next) {
                     order.push(next);
                     open.push_back(next);
@@ -102,10 +103,11 @@ impl Graph {
 
     fn unlink(&mut self, topic: u64, forward: u64) {
         if let Some(node) = self.nodes.get_mut(&topic) {
-            node.out.retain(|&(id, _)| id != forward);
-            node.into.retain(|&(id, _)| id != forward);
+            node.out.remove(&forward);
+            node.into.remove(&forward);
             if node.out.is_empty() && node.into.is_empty() {
                 self.nodes.remove(&topic);
+                give_back(&mut self.nodes);
             }
         }
     }
@@ -201,8 +203,8 @@ impl ControlPath {
         }
         graph.next_forward += 1;
         let id = graph.next_forward;
-        graph.node(from).out.push((id, to.id));
-        graph.node(to).into.push((id, from.id));
+        graph.node(from).out.insert(id, to.id);
+        graph.node(to).into.insert(id, from.id);
         let topics = graph.upstream(from);
         let reached: Vec<_> = to.list.load().iter().cloned().collect();
         for topic in &topics {

@@ -19,6 +19,7 @@ mod subscription;
 mod topic;
 
 use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 use std::panic::Location;
 use std::time::Duration;
 
@@ -64,6 +65,13 @@ const DEFAULT_PERIOD: Duration = Duration::from_millis(2);
 /// Shorter ones would mostly find threads that the system has put aside.
 const SHORTEST_PERIOD: Duration = Duration::from_micros(100);
 
+/// Gives memory back that a map no longer needs. To be called after each removal; O(1) amortised.
+pub(crate) fn give_back<K: Eq + Hash, V>(map: &mut HashMap<K, V>) {
+    if map.capacity() > 1024 && map.len() < map.capacity() / 8 {
+        map.shrink_to(2 * map.len());
+    }
+}
+
 /// What all handles of a bus share.
 #[derive(Debug)]
 pub(crate) struct BusCore {
@@ -99,11 +107,34 @@ impl BusCore {
         lock(&self.names).values().filter_map(Weak::upgrade).collect()
     }
 
+    /// The topic of this name; made if there is none.
+    pub(crate) fn make_topic(
+        self: &Arc<Self>,
+        name: &str,
+        detail: Option<&str>,
+        location: &'static Location<'static>,
+    ) -> Result<Topic, Closed> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        if self.is_closed() {
+            return Err(Closed);
+        }
+        let mut names = lock(&self.names);
+        if let Some(topic) = names.get(name).and_then(Weak::upgrade) {
+            return Ok(Topic(topic));
+        }
+        let name: Arc<str> = name.into();
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        let topic = Arc::new(TopicInner::new(Arc::clone(self), id, Arc::clone(&name), detail, location));
+        names.insert(name, Arc::downgrade(&topic));
+        Ok(Topic(topic))
+    }
+
     /// The topic's last reference is gone.
     fn forget_topic(&self, topic: &TopicInner) {
         let mut names = lock(&self.names);
         if names.get(&topic.name).is_some_and(|known| std::ptr::eq(known.as_ptr(), topic)) {
             names.remove(&topic.name);
+            give_back(&mut names);
         }
     }
 }
@@ -184,7 +215,7 @@ impl Bus {
     /// [`Closed`] after shutdown.
     #[track_caller]
     pub fn topic(&self, name: impl AsRef<str>) -> Result<Topic, Closed> {
-        self.make_topic(name.as_ref(), None, Location::caller())
+        self.core.make_topic(name.as_ref(), None, Location::caller())
     }
 
     /// As [`topic`](Self::topic), with a detail for diagnostics if it is made now.
@@ -193,28 +224,7 @@ impl Bus {
     /// [`Closed`] after shutdown.
     #[track_caller]
     pub fn topic_with_detail(&self, name: impl AsRef<str>, detail: impl AsRef<str>) -> Result<Topic, Closed> {
-        self.make_topic(name.as_ref(), Some(detail.as_ref()), Location::caller())
-    }
-
-    fn make_topic(
-        &self,
-        name: &str,
-        detail: Option<&str>,
-        location: &'static Location<'static>,
-    ) -> Result<Topic, Closed> {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        if self.core.is_closed() {
-            return Err(Closed);
-        }
-        let mut names = lock(&self.core.names);
-        if let Some(topic) = names.get(name).and_then(Weak::upgrade) {
-            return Ok(Topic(topic));
-        }
-        let name: Arc<str> = name.into();
-        let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let topic = Arc::new(TopicInner::new(Arc::clone(&self.core), id, Arc::clone(&name), detail, location));
-        names.insert(name, Arc::downgrade(&topic));
-        Ok(Topic(topic))
+        self.core.make_topic(name.as_ref(), Some(detail.as_ref()), Location::caller())
     }
 
     /// The topic of this name, if somebody holds it.

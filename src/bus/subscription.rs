@@ -219,6 +219,8 @@ pub struct SubscriptionStats {
     pub panics: u64,
     /// Most entries that waited in the queue it shares (lane), owns (dedicated, inline), as sampled.
     pub queue_high_water: u64,
+    /// Entries that wait in the queue it shares (lane) or owns (dedicated), roughly; 0 for inline.
+    pub queue_depth: u64,
 }
 
 impl Subscription {
@@ -268,10 +270,16 @@ impl Subscription {
                 Route::Inline(queue) => queue.high_water(),
                 Route::Lane(lane) | Route::Dedicated(lane) => lane.high_water(),
             },
+            queue_depth: match &self.subscriber.route {
+                Route::Inline(_) => 0,
+                Route::Lane(lane) | Route::Dedicated(lane) => lane.depth(),
+            },
         }
     }
 
-    fn refilter(&self, change: impl FnOnce(&mut Filter)) {
+    /// Changes the filter in one step, for publishes that begin afterwards. `change` runs under the control
+    /// lock: no user code in it.
+    pub(crate) fn refilter(&self, change: impl FnOnce(&mut Filter)) {
         self.topic.0.bus.control.refilter(&self.topic.0, &self.subscriber, change);
     }
 

@@ -219,6 +219,16 @@ impl Topic {
         self.0.id
     }
 
+    /// The topic of this name on the same bus; made if there is none. As [`Bus::topic`](crate::Bus::topic),
+    /// for those who have a topic and must not keep the bus from ending.
+    ///
+    /// # Errors
+    /// [`Closed`] after shutdown.
+    #[track_caller]
+    pub fn sibling(&self, name: impl AsRef<str>) -> Result<Self, Closed> {
+        self.0.bus.make_topic(name.as_ref(), None, Location::caller())
+    }
+
     /// Publishes a message: every subscription that a publish reaches and that accepts it gets it once.
     ///
     /// Returns when the message is queued everywhere (and inline subscriptions have been called, unless

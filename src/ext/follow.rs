@@ -1,1 +1,468 @@
 //! Snapshot-plus-updates: the present state first, then every later update.
+//!
+//! ```text
+//!   topic of updates ──── forward, first ────► private topic ─► handler
+//!   source: entries ─ then, as one message ──►     │
+//!                                                  ▼
+//!     before that message: updates are kept;  at it: entries, Ready, kept updates that are newer;
+//!     after it: updates, but for those the entries hold already
+//! ```
+//!
+//! What is newer is decided key by key. Versions of a key grow, and its updates are published in that
+//! order; the source says a version `upto` that everything numbered after it was read is above. So for
+//! an update numbered above `upto` nothing has to be looked up. Of the others, one of a key that was
+//! among the entries is newer if its version is; one of a key that was not is newer if its chain begins
+//! after the forward was there: with an update that finds no entry (`begins`). (A chain that began before
+//! it and whose key is not among the entries had ended when they were read.)
+//!
+//! Guarantees: no gap and no repeat, under any interleaving with publishers
+//! (`a_follower_ends_with_what_the_cache_has`; model: `loom-tests/tests/follow.rs`); the rest as for any
+//! subscription: serial, final message last, a panic costs that call only. On an error nothing is left
+//! behind. Memory: one version per entry of the start, until that entry changes. Cost: one walk over the
+//! entries at the start; then a lookup an update at most.
+//!
+//! It knows nothing of caches: anything that is a [`Source`] can be followed.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::Duration;
+
+use crate::bus::{Completion, Delivery, Forward, Handler, PanicPolicy, Received, Subscription, Topic};
+use crate::contain::{discard, report_panic};
+use crate::error::{Closed, JoinError, PublishError, SubscribeError};
+use crate::message::{AnyMessageType, Message, MessageType};
+use crate::sync::plain::{AtomicU64, Ordering};
+use crate::sync::{Arc, global};
+
+/// Something that has entries now, and a topic that tells of every change of them.
+///
+/// For each key: versions grow with each change, over removals too; updates are published in the order
+/// of versions; an entry can be read before its update is published, not the other way round.
+///
+/// # Examples
+/// ```
+/// use stasis_bus::follow::{Current, CurrentEntry, Source, Step};
+/// use stasis_bus::{AnyMessageType, Message, MessageType};
+/// /// One number that only counts up.
+/// struct Counter(MessageType<u64>, Message);
+/// impl Source for Counter {
+///     type Key = ();
+///     fn update_type(&self) -> Option<&AnyMessageType> {
+///         Some(self.0.as_any())
+///     }
+///     fn current(&self) -> Current<()> {
+///         let now = self.1.clone();
+///         let version = *now.payload::<u64>().unwrap();
+///         Current { entries: vec![CurrentEntry { key: (), version, messages: vec![now] }], upto: version }
+///     }
+///     fn step(&self, message: &Message) -> Option<Step<()>> {
+///         Some(Step { key: (), version: *message.payload::<u64>()?, begins: false })
+///     }
+/// }
+/// ```
+pub trait Source: Send + Sync + 'static {
+    /// What entries are told apart by.
+    type Key: Eq + Hash + Clone + Send + Sync + 'static;
+
+    /// The type of all updates, if they are of one type: nothing else is queued then.
+    fn update_type(&self) -> Option<&AnyMessageType>;
+
+    /// The entries of now.
+    fn current(&self) -> Current<Self::Key>;
+
+    /// What a message on the topic says; `None`: it is no update.
+    fn step(&self, message: &Message) -> Option<Step<Self::Key>>;
+}
+
+/// Entries of one moment, or of one moment each.
+#[derive(Clone, Debug)]
+pub struct Current<K> {
+    /// The entries.
+    pub entries: Vec<CurrentEntry<K>>,
+    /// Versions given out after the entries were read are above this one. [`u64::MAX`] if that cannot be
+    /// said: then every key that changes is remembered.
+    pub upto: u64,
+}
+
+/// An entry that can be followed.
+#[derive(Clone, Debug)]
+pub struct CurrentEntry<K> {
+    /// Its key.
+    pub key: K,
+    /// Its version.
+    pub version: u64,
+    /// What the follower is given for it.
+    pub messages: Vec<Message>,
+}
+
+/// What an update does.
+#[derive(Clone, Debug)]
+pub struct Step<K> {
+    /// Key of the entry.
+    pub key: K,
+    /// Version of the entry after it.
+    pub version: u64,
+    /// Whether there was no entry before it.
+    pub begins: bool,
+}
+
+/// Following did not begin; nothing is left behind.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FollowError {
+    /// The bus is shut down.
+    #[error("the bus is shut down")]
+    Closed,
+    /// The queue that should take the present entries is full, and the memory budget of the bus used up.
+    #[error("a queue is full and the memory budget of the bus is used up")]
+    Full,
+    /// The subscription was not made.
+    #[error(transparent)]
+    Subscribe(SubscribeError),
+}
+
+impl From<SubscribeError> for FollowError {
+    fn from(error: SubscribeError) -> Self {
+        match error {
+            SubscribeError::Closed => Self::Closed,
+            error => Self::Subscribe(error),
+        }
+    }
+}
+
+impl From<Closed> for FollowError {
+    fn from(Closed: Closed) -> Self {
+        Self::Closed
+    }
+}
+
+/// What a follower is given.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Followed<'a> {
+    /// An entry as it was when following began.
+    Current(&'a Message),
+    /// All entries were given; from here on updates come.
+    Ready,
+    /// An update, or, if asked for, another message of the topic.
+    Update(&'a Message),
+    /// The end: nothing comes after it.
+    Final,
+}
+
+impl<'a> Followed<'a> {
+    /// The message, if there is one.
+    #[must_use]
+    pub fn message(self) -> Option<&'a Message> {
+        match self {
+            Self::Current(message) | Self::Update(message) => Some(message),
+            Self::Ready | Self::Final => None,
+        }
+    }
+}
+
+/// The entries on their way to the handler. Erased, so that one type does for all sources.
+struct Start(Box<dyn Any + Send + Sync>);
+
+global! {
+    static START: MessageType<Start> = MessageType::builder("stasis_bus_follow_start")
+        .register(Arc::default())
+        .unwrap_or_else(|error| panic!("cannot register the type that starts followers: {error}"));
+}
+
+type Filter = dyn Fn(&Message) -> bool + Send;
+
+/// Following in the making.
+///
+/// # Examples
+/// ```
+/// use stasis_bus::cache::{Cache, CacheUpdate, CachingTopic};
+/// use stasis_bus::follow::Followed;
+/// use stasis_bus::{Bus, MessageType};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let bus = Bus::builder().lanes(1).build()?;
+/// let state = MessageType::<(&str, u32)>::new(&bus, "device_state")?;
+/// let cache = Cache::builder().id(|message| Some(message.payload::<(&str, u32)>()?.0.into())).build();
+/// let devices = bus.topic("device:all")?;
+/// let caching = CachingTopic::new(&devices, &cache)?;
+/// devices.publish(state.message(("SIP/100", 1)))?;
+/// let following = caching.follow().subscribe(|_, followed| match followed {
+///     Followed::Current(entry) => println!("is {:?}", entry.payload::<CacheUpdate>().unwrap().new()),
+///     Followed::Ready => println!("that was all"),
+///     Followed::Update(update) => println!("becomes {:?}", update.payload::<CacheUpdate>().unwrap().new()),
+///     _ => println!("the end"),
+/// })?;
+/// devices.publish(state.message(("SIP/100", 2)))?;
+/// following.unsubscribe().wait()?;
+/// # Ok(()) }
+/// ```
+#[must_use = "a builder does nothing until `subscribe`"]
+pub struct Follow<S> {
+    topic: Topic,
+    source: S,
+    name: Option<Box<str>>,
+    delivery: Delivery,
+    on_panic: PanicPolicy,
+    filter: Option<Box<Filter>>,
+    everything: bool,
+}
+
+impl<S: Source> Follow<S> {
+    /// Follows `source`, whose updates are published on `topic` (directly or over forwards).
+    pub fn new(topic: &Topic, source: S) -> Self {
+        Self {
+            topic: topic.clone(),
+            source,
+            name: None,
+            delivery: Delivery::default(),
+            on_panic: PanicPolicy::default(),
+            filter: None,
+            everything: false,
+        }
+    }
+
+    /// Name for diagnostics.
+    pub fn name(mut self, name: impl Into<Box<str>>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Where the handler runs.
+    pub fn delivery(mut self, delivery: Delivery) -> Self {
+        self.delivery = delivery;
+        self
+    }
+
+    /// What a panic of the handler leads to.
+    pub fn on_panic(mut self, policy: PanicPolicy) -> Self {
+        self.on_panic = policy;
+        self
+    }
+
+    /// Gives entries and updates for which this is true only. Several filters: all of them.
+    pub fn filter(mut self, filter: impl Fn(&Message) -> bool + Send + 'static) -> Self {
+        self.filter = Some(match self.filter.take() {
+            None => Box::new(filter),
+            Some(before) => Box::new(move |message| before(message) && filter(message)),
+        });
+        self
+    }
+
+    /// Gives everything the topic carries, not just updates. What comes before the entries are read is given
+    /// after them.
+    pub fn everything(mut self) -> Self {
+        self.everything = true;
+        self
+    }
+
+    /// Begins: reads the entries and has the handler called for each, then [`Followed::Ready`], then for
+    /// every update. The handler gets what it runs for (to unsubscribe, for instance) and what came.
+    ///
+    /// Cost: a subscription, a topic, a forward, and O(entries).
+    ///
+    /// # Errors
+    /// [`FollowError`]; the handler was not and will not be called then.
+    #[track_caller]
+    pub fn subscribe(
+        self,
+        handler: impl FnMut(&Received<'_>, Followed<'_>) + Send + 'static,
+    ) -> Result<Following, FollowError> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let private = self.topic.sibling(format!("follow:{number}/{}", self.topic.name()))?;
+        let source = Arc::new(self.source);
+        let mut subscriber = private.subscriber().delivery(self.delivery).on_panic(self.on_panic);
+        if let Some(name) = self.name {
+            subscriber = subscriber.name(name);
+        }
+        if let Some(kind) = source.update_type().filter(|_| !self.everything) {
+            subscriber = subscriber.accept(kind).accept(&*START);
+        }
+        let follower = Follower {
+            source: Arc::clone(&source),
+            handler,
+            filter: self.filter,
+            everything: self.everything,
+            stage: Stage::Waiting(Vec::new()),
+        };
+        let subscription = subscriber.subscribe_handler(follower)?;
+        let forward = self.topic.forward_to(&private)?;
+        // From here on no update is missed; now the entries may be read.
+        let current = source.current();
+        match private.publish(START.message(Start(Box::new(current)))) {
+            Ok(()) => Ok(Following { subscription, _forward: forward }),
+            Err(PublishError::Closed(_)) => Err(FollowError::Closed),
+            Err(PublishError::Full(_)) => Err(FollowError::Full),
+        }
+    }
+}
+
+impl<S: std::fmt::Debug> std::fmt::Debug for Follow<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Follow").field("topic", &self.topic).field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+/// A follower. Dropping it unsubscribes, without waiting.
+///
+/// # Examples
+/// ```
+/// # use stasis_bus::cache::{Cache, CachingTopic};
+/// # use stasis_bus::Bus;
+/// use std::time::Duration;
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let bus = Bus::builder().lanes(1).build()?;
+/// # let (devices, cache) = (bus.topic("device:all")?, Cache::builder().build());
+/// let caching = CachingTopic::new(&devices, &cache)?;
+/// let following = caching.follow().subscribe(|_, _| ())?;
+/// assert!(following.subscription().is_subscribed());
+/// following.unsubscribe_and_join(Duration::from_secs(1))?;
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+#[must_use = "dropping a follower ends it"]
+pub struct Following {
+    // Dropped in this order: nothing comes any more, then the way is taken out.
+    subscription: Subscription,
+    _forward: Forward,
+}
+
+impl Following {
+    /// The subscription, to a private topic, that the handler runs for.
+    #[must_use]
+    pub fn subscription(&self) -> &Subscription {
+        &self.subscription
+    }
+
+    /// Unsubscribes: what was published before still comes, then [`Followed::Final`], then nothing.
+    pub fn unsubscribe(&self) -> Completion {
+        self.subscription.unsubscribe()
+    }
+
+    /// Unsubscribes and waits, for `limit` at most.
+    ///
+    /// # Errors
+    /// As [`Subscription::unsubscribe_and_join`].
+    pub fn unsubscribe_and_join(&self, limit: Duration) -> Result<(), JoinError> {
+        self.subscription.unsubscribe_and_join(limit)
+    }
+}
+
+/// What is known of a key while versions up to `upto` may still come.
+enum Known {
+    /// It was among the entries, in this version.
+    Entry(u64),
+    /// Updates of it are being given.
+    Live,
+}
+
+enum Stage<K> {
+    /// The entries have not come: updates so far.
+    Waiting(Vec<Message>),
+    Following {
+        upto: u64,
+        known: HashMap<K, Known>,
+    },
+}
+
+struct Follower<S: Source, H> {
+    source: Arc<S>,
+    handler: H,
+    filter: Option<Box<Filter>>,
+    everything: bool,
+    stage: Stage<S::Key>,
+}
+
+impl<S: Source, H: FnMut(&Received<'_>, Followed<'_>) + Send + 'static> Follower<S, H> {
+    fn passes(&self, message: &Message) -> bool {
+        self.filter.as_ref().is_none_or(|filter| filter(message))
+    }
+
+    /// Whether a message is one to give, after the entries have come.
+    fn is_news(&mut self, message: &Message) -> bool {
+        let Some(step) = self.source.step(message) else { return self.everything };
+        let Stage::Following { upto, known } = &mut self.stage else { return false };
+        if step.version > *upto {
+            // All that follows for this key is above too.
+            known.remove(&step.key);
+            return true;
+        }
+        match known.get(&step.key) {
+            Some(Known::Live) => true,
+            Some(Known::Entry(version)) if step.version <= *version => false,
+            None if !step.begins => false,
+            _ => {
+                known.insert(step.key, Known::Live);
+                true
+            }
+        }
+    }
+
+    fn update(&mut self, received: &Received<'_>, message: &Message) {
+        if self.is_news(message) && self.passes(message) {
+            (self.handler)(received, Followed::Update(message));
+        }
+    }
+
+    /// The entries have come. A panic in one call does not keep the others from being made.
+    fn start(&mut self, received: &Received<'_>, current: &Current<S::Key>) {
+        let entries = current.entries.iter().map(|entry| (entry.key.clone(), Known::Entry(entry.version)));
+        let following = Stage::Following { upto: current.upto, known: entries.collect() };
+        let Stage::Waiting(kept) = std::mem::replace(&mut self.stage, following) else { return };
+        let mut panics = FirstPanic(None);
+        for message in current.entries.iter().flat_map(|entry| &entry.messages) {
+            panics.run(|| {
+                if self.passes(message) {
+                    (self.handler)(received, Followed::Current(message));
+                }
+            });
+        }
+        panics.run(|| (self.handler)(received, Followed::Ready));
+        for message in kept {
+            panics.run(|| self.update(received, &message));
+        }
+        panics.go_on();
+    }
+}
+
+impl<S: Source, H: FnMut(&Received<'_>, Followed<'_>) + Send + 'static> Handler for Follower<S, H> {
+    fn handle(&mut self, received: &Received<'_>) {
+        let message = received.message();
+        if received.is_final() {
+            if matches!(self.stage, Stage::Following { .. }) {
+                (self.handler)(received, Followed::Final);
+            }
+        } else if let Some(Start(current)) = message.payload::<Start>() {
+            if let Some(current) = current.downcast_ref() {
+                self.start(received, current);
+            }
+        } else if let Stage::Waiting(kept) = &mut self.stage {
+            kept.push(message.clone());
+        } else {
+            self.update(received, message);
+        }
+    }
+}
+
+/// Runs several calls though one panics, and panics with the first of them in the end.
+struct FirstPanic(Option<Box<dyn Any + Send>>);
+
+impl FirstPanic {
+    fn run(&mut self, call: impl FnOnce()) {
+        let Err(panic) = catch_unwind(AssertUnwindSafe(call)) else { return };
+        if self.0.is_none() {
+            self.0 = Some(panic);
+        } else {
+            report_panic("a follower", &*panic);
+            discard(panic);
+        }
+    }
+
+    fn go_on(self) {
+        if let Some(panic) = self.0 {
+            resume_unwind(panic);
+        }
+    }
+}

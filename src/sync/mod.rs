@@ -12,6 +12,8 @@
 
 pub(crate) mod backoff;
 pub(crate) mod fence;
+#[cfg(feature = "ext")]
+pub(crate) mod map;
 #[cfg(not(any(loom, stasis_tsan)))]
 mod membarrier;
 #[cfg(loom)]

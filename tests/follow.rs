@@ -1,0 +1,563 @@
+//! Conformance: snapshot-plus-updates.
+#![cfg(feature = "ext")]
+#![allow(missing_docs)]
+
+mod common;
+
+use common::{DELIVERIES, Gate, OpenAtEnd, PATIENCE, Random, bus, eventually, lock, must_end, number, stress};
+use stasis_bus::cache::{AGGREGATE, Cache, CacheClear, CacheSource, CacheUpdate, CachingTopic, Entity};
+use stasis_bus::follow::{Current, CurrentEntry, Follow, FollowError, Followed, Following, Source, Step};
+use stasis_bus::{AnyMessageType, Bus, Delivery, Eid, Home, JoinError, Message, MessageType, PanicPolicy, Topic};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+type Snap = (String, u64);
+
+fn by_id() -> stasis_bus::cache::CacheBuilder {
+    Cache::builder().id(|message| Some(message.payload::<Snap>()?.0.as_str().into()))
+}
+
+struct Stage {
+    bus: Bus,
+    topic: Topic,
+    kind: MessageType<Snap>,
+    cache: Cache,
+    caching: CachingTopic,
+}
+
+fn stage() -> Stage {
+    let bus = bus(1);
+    let topic = bus.topic("device:all").unwrap();
+    let kind = MessageType::new(&bus, "device_state").unwrap();
+    let cache = by_id().build();
+    let caching = CachingTopic::new(&topic, &cache).unwrap();
+    Stage { bus, topic, kind, cache, caching }
+}
+
+impl Stage {
+    fn put(&self, id: &str, n: u64) {
+        self.topic.publish(self.kind.message((id.to_owned(), n))).unwrap();
+    }
+
+    fn clear(&self, id: &str) {
+        self.topic.publish(CacheClear::message(self.kind.message((id.to_owned(), 0)))).unwrap();
+    }
+}
+
+/// What a follower was given, in short.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Given {
+    Current(String, u64),
+    Ready,
+    Update(String, Option<u64>, Option<u64>),
+    Other,
+    Final,
+}
+
+fn value(message: &Message) -> u64 {
+    message.payload::<Snap>().unwrap().1
+}
+
+fn given(followed: Followed<'_>) -> Given {
+    match followed {
+        Followed::Current(message) => {
+            let update = message.payload::<CacheUpdate>().unwrap();
+            assert!(update.old().is_none() && update.begins());
+            Given::Current(update.id().to_owned(), value(update.new().unwrap()))
+        }
+        Followed::Ready => Given::Ready,
+        Followed::Update(message) => match message.payload::<CacheUpdate>() {
+            Some(update) => Given::Update(update.id().to_owned(), update.old().map(value), update.new().map(value)),
+            None => Given::Other,
+        },
+        Followed::Final => Given::Final,
+        _ => unreachable!(),
+    }
+}
+
+type Log = Arc<Mutex<Vec<Given>>>;
+
+fn follow<S: Source>(follow: Follow<S>) -> (Following, Log) {
+    let log = Log::default();
+    let into = Arc::clone(&log);
+    (follow.subscribe(move |_, followed| lock(&into).push(given(followed))).unwrap(), log)
+}
+
+fn all(log: &Log) -> Vec<Given> {
+    lock(log).clone()
+}
+
+fn current(id: &str, n: u64) -> Given {
+    Given::Current(id.to_owned(), n)
+}
+
+fn update(id: &str, old: Option<u64>, new: Option<u64>) -> Given {
+    Given::Update(id.to_owned(), old, new)
+}
+
+#[test]
+fn entries_come_first_then_ready_then_updates_then_the_end() {
+    for delivery in DELIVERIES {
+        let stage = stage();
+        stage.put("a", 1);
+        stage.put("a", 2);
+        stage.put("b", 3);
+        stage.put("gone", 4);
+        stage.clear("gone");
+        let (following, log) = follow(stage.caching.follow().delivery(delivery).name("feed"));
+        assert_eq!(following.subscription().name(), Some("feed"));
+        stage.put("a", 5);
+        stage.clear("b");
+        stage.put("gone", 6);
+        following.unsubscribe_and_join(PATIENCE).unwrap();
+        stage.put("a", 7);
+        let mut log = all(&log);
+        log[..2].sort();
+        assert_eq!(
+            log,
+            [
+                current("a", 2),
+                current("b", 3),
+                Given::Ready,
+                update("a", Some(2), Some(5)),
+                update("b", Some(3), None),
+                update("gone", None, Some(6)),
+                Given::Final
+            ],
+            "{delivery:?}"
+        );
+    }
+}
+
+#[test]
+fn an_empty_cache_is_ready_at_once() {
+    let stage = stage();
+    let (following, log) = follow(stage.caching.follow().delivery(Delivery::Inline));
+    assert_eq!(all(&log), [Given::Ready]);
+    drop(following);
+    assert_eq!(all(&log), [Given::Ready, Given::Final]);
+}
+
+#[test]
+fn filters_hold_for_entries_and_updates() {
+    let stage = stage();
+    let other = MessageType::<Snap>::new(&stage.bus, "presence_state").unwrap();
+    let put_other = |n| stage.topic.publish(other.message(("a".to_owned(), n))).unwrap();
+    stage.put("a", 1);
+    put_other(2);
+    let of_other = stage.caching.follow().delivery(Delivery::Inline).snapshots_of(&other);
+    let (_first, first) = follow(of_other);
+    let even = stage
+        .caching
+        .follow()
+        .delivery(Delivery::Inline)
+        .snapshots_of(&stage.kind)
+        .filter(|message| message.payload::<CacheUpdate>().unwrap().new().is_some_and(|new| value(new) % 2 == 0));
+    let (_second, second) = follow(even);
+    put_other(3);
+    stage.put("a", 4);
+    stage.put("a", 5);
+    assert_eq!(all(&first), [current("a", 2), Given::Ready, update("a", Some(2), Some(3))]);
+    assert_eq!(all(&second), [Given::Ready, update("a", Some(1), Some(4))]);
+}
+
+#[test]
+fn everything_else_comes_only_if_asked_for() {
+    let stage = stage();
+    let kind = number(&stage.bus);
+    let (_updates, updates) = follow(stage.caching.follow().delivery(Delivery::Inline));
+    let (_everything, everything) = follow(stage.caching.follow().delivery(Delivery::Inline).everything());
+    let others = || all(&everything).iter().filter(|given| **given == Given::Other).count();
+    let before = others();
+    stage.topic.publish(kind.message(1)).unwrap();
+    assert_eq!((all(&updates), others()), (vec![Given::Ready], before + 1));
+}
+
+#[test]
+fn entities_and_aggregates_are_entries_too() {
+    let bus = bus(1);
+    let topic = bus.topic("mwi").unwrap();
+    let kind = MessageType::<Snap>::new(&bus, "mwi").unwrap();
+    let whole = kind.clone();
+    let cache = by_id()
+        .aggregate(move |entry, _| {
+            let sum = entry.snapshots().map(|(_, message)| value(message)).sum();
+            Some(whole.message_from((entry.id().to_owned(), sum), AGGREGATE))
+        })
+        .build();
+    let caching = CachingTopic::new(&topic, &cache).unwrap();
+    let far = Eid([9; 6]);
+    topic.publish(kind.message(("a".to_owned(), 1))).unwrap();
+    topic.publish(kind.message_from(("a".to_owned(), 2), far)).unwrap();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let into = Arc::clone(&seen);
+    let _following = caching
+        .follow()
+        .delivery(Delivery::Inline)
+        .subscribe(move |_, followed| {
+            if let Some(update) = followed.message().and_then(|message| message.payload::<CacheUpdate>()) {
+                lock(&into).push((update.entity(), update.new().map(value)));
+            }
+        })
+        .unwrap();
+    topic.publish(kind.message(("a".to_owned(), 5))).unwrap();
+    let (here, there, both) = (Entity::Local, Entity::Remote(far), Entity::Aggregate);
+    assert_eq!(*lock(&seen), [(here, Some(1)), (there, Some(2)), (both, Some(3)), (here, Some(5)), (both, Some(7))]);
+}
+
+/// A source that is made to say things at chosen moments: what happens between the forward and the end of
+/// reading.
+struct Scripted<F>(F);
+
+impl<F: Fn() -> Current<&'static str> + Send + Sync + 'static> Source for Scripted<F> {
+    type Key = &'static str;
+    fn update_type(&self) -> Option<&AnyMessageType> {
+        None
+    }
+    fn current(&self) -> Current<&'static str> {
+        (self.0)()
+    }
+    fn step(&self, message: &Message) -> Option<Step<&'static str>> {
+        message.payload::<Step<&'static str>>().cloned()
+    }
+}
+
+/// Follows a script: `early` comes before the entries are read, `late` after; the versions given as updates.
+fn script(
+    early: &[Step<&'static str>],
+    entries: &[(&'static str, u64)],
+    upto: u64,
+    late: &[Step<&'static str>],
+) -> Vec<(&'static str, u64)> {
+    let bus = bus(1);
+    let topic = bus.topic("t").unwrap();
+    let kind = MessageType::<Step<&'static str>>::new(&bus, "step").unwrap();
+    let publish = {
+        let (topic, kind) = (topic.clone(), kind.clone());
+        move |steps: &[Step<&'static str>]| {
+            steps.iter().for_each(|step| topic.publish(kind.message(step.clone())).unwrap());
+        }
+    };
+    let source = {
+        let (publish, early, entries) = (publish.clone(), early.to_vec(), entries.to_vec());
+        Scripted(move || {
+            publish(&early);
+            let entries = entries.iter().map(|&(key, version)| CurrentEntry { key, version, messages: Vec::new() });
+            Current { entries: entries.collect(), upto }
+        })
+    };
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let into = Arc::clone(&log);
+    let following = Follow::new(&topic, source)
+        .subscribe(move |_, followed| {
+            if let Followed::Update(message) = followed {
+                let step = message.payload::<Step<&'static str>>().unwrap();
+                lock(&into).push((step.key, step.version));
+            }
+        })
+        .unwrap();
+    publish(late);
+    following.unsubscribe().wait().unwrap();
+    lock(&log).clone()
+}
+
+fn step(key: &'static str, version: u64, begins: bool) -> Step<&'static str> {
+    Step { key, version, begins }
+}
+
+#[test]
+fn what_the_entries_hold_is_not_repeated() {
+    let early = [step("a", 3, false), step("a", 4, false), step("a", 6, false)];
+    assert_eq!(script(&early, &[("a", 4)], 10, &[step("a", 7, false)]), [("a", 6), ("a", 7)]);
+    // Published late by a thread that was slow.
+    assert_eq!(script(&[], &[("a", 4)], 10, &[step("a", 4, false), step("a", 5, false)]), [("a", 5)]);
+}
+
+#[test]
+fn removals_before_and_after_reading_are_told_apart() {
+    // Removed before the entries were read: nothing of the old chain comes.
+    let end = [step("a", 3, false), step("a", 4, false)];
+    assert_eq!(script(&end, &[], 10, &[step("a", 11, true)]), [("a", 11)]);
+    assert_eq!(script(&[], &[], 10, &end), []);
+    // Read, then removed and made again, before the version was asked for.
+    let again = [step("a", 5, false), step("a", 6, true), step("a", 7, false)];
+    assert_eq!(script(&again, &[("a", 4)], 10, &[]), [("a", 5), ("a", 6), ("a", 7)]);
+    // Removed and made again before it was read.
+    assert_eq!(script(&again, &[("a", 6)], 10, &[]), [("a", 7)]);
+    // Made after its place was read, before the version was asked for.
+    assert_eq!(script(&[], &[], 10, &[step("a", 9, true), step("a", 10, false)]), [("a", 9), ("a", 10)]);
+}
+
+#[test]
+fn two_updates_of_one_version_stay_together() {
+    let pair = [step("a", 5, false), step("a", 5, false)];
+    assert_eq!(script(&pair, &[("a", 4)], 10, &[]), [("a", 5), ("a", 5)]);
+    assert_eq!(script(&pair, &[("a", 5)], 10, &[]), []);
+    let begun = [step("a", 5, true), step("a", 5, true)];
+    assert_eq!(script(&begun, &[], 10, &[]), [("a", 5), ("a", 5)]);
+}
+
+#[test]
+fn without_a_bound_everything_is_remembered() {
+    let late = [step("a", 5, false), step("b", 6, true), step("b", 7, false), step("c", 8, false)];
+    assert_eq!(script(&[], &[("a", 4)], u64::MAX, &late), [("a", 5), ("b", 6), ("b", 7)]);
+}
+
+/// Rebuilds the cache from what it is given, and checks every step.
+#[derive(Default)]
+struct Mirror {
+    ready: bool,
+    ended: bool,
+    updates: usize,
+    has: HashMap<(String, Entity), Message>,
+    versions: HashMap<(String, Entity), u64>,
+}
+
+impl Mirror {
+    fn take(&mut self, followed: Followed<'_>) {
+        assert!(!self.ended, "something came after the end");
+        match followed {
+            Followed::Current(message) => {
+                assert!(!self.ready);
+                let update = message.payload::<CacheUpdate>().unwrap();
+                let key = (update.id().to_owned(), update.entity());
+                self.versions.insert(key.clone(), update.version());
+                assert!(self.has.insert(key, update.new().unwrap().clone()).is_none(), "an entry came twice");
+            }
+            Followed::Ready => assert!(!std::mem::replace(&mut self.ready, true)),
+            Followed::Update(message) => {
+                assert!(self.ready);
+                self.updates += 1;
+                let update = message.payload::<CacheUpdate>().unwrap();
+                let key = (update.id().to_owned(), update.entity());
+                let last = self.versions.insert(key.clone(), update.version()).unwrap_or(0);
+                assert!(update.version() > last, "{key:?}: {} after {last}", update.version());
+                assert_eq!(self.has.get(&key), update.old(), "{key:?}: gap or repeat at {}", update.version());
+                match update.new() {
+                    Some(new) => self.has.insert(key, new.clone()),
+                    None => self.has.remove(&key),
+                };
+            }
+            _ => self.ended = true,
+        }
+    }
+}
+
+#[test]
+fn a_follower_ends_with_what_the_cache_has() {
+    for aggregate in [false, true] {
+        let bus = bus(2);
+        let builder = by_id();
+        let cache = if aggregate { builder.aggregate(|_, new| new.cloned()).build() } else { builder.build() };
+        let cached = bus.topic("device:cached").unwrap();
+        let kind = MessageType::<Snap>::new(&bus, "device_state").unwrap();
+        let topics: Vec<Topic> = (0..3).map(|number| bus.topic(format!("device:{number}")).unwrap()).collect();
+        let caching: Vec<_> =
+            topics.iter().map(|topic| CachingTopic::forwarded_to(topic, &cache, &cached).unwrap()).collect();
+        let done = AtomicBool::new(false);
+        let mut mirrors = Vec::new();
+        thread::scope(|scope| {
+            for (number, topic) in topics.iter().enumerate() {
+                let (kind, done) = (&kind, &done);
+                scope.spawn(move || {
+                    let mut random = Random::new(number as u64 + 1);
+                    while !done.load(Ordering::Relaxed) {
+                        let payload = (random.below(4).to_string(), random.below(1000) as u64);
+                        let message = match random.below(3) {
+                            0 => kind.message_from(payload, Eid([7; 6])),
+                            _ => kind.message(payload),
+                        };
+                        let message = if random.below(3) == 0 { CacheClear::message(message) } else { message };
+                        // A refused one (a full inline queue) is as good as not published.
+                        let _ = topic.publish(message);
+                    }
+                });
+            }
+            for round in 0..stress(60) {
+                let delivery = [Delivery::Inline, Delivery::Lane(Home::Affinity), Delivery::Dedicated][round % 3];
+                let mirror = Arc::new(Mutex::new(Mirror::default()));
+                let into = Arc::clone(&mirror);
+                let following = Follow::new(&cached, CacheSource::new(&cache))
+                    .delivery(delivery)
+                    .subscribe(move |_, followed| lock(&into).take(followed))
+                    .unwrap();
+                eventually("some updates", || {
+                    lock(&mirror).updates > 50 || following.subscription().stats().panics > 0
+                });
+                if round % 10 == 9 {
+                    mirrors.push((mirror, following));
+                } else {
+                    assert_eq!(following.subscription().stats().panics, 0, "{delivery:?}");
+                }
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        caching.iter().for_each(|caching| caching.unsubscribe_and_join(PATIENCE).unwrap());
+        assert!(caching.iter().all(|caching| caching.refused() == 0), "no update was refused");
+        let mut expected = HashMap::new();
+        for entry in cache.entries() {
+            let aggregate = entry.aggregate().map(|message| (Entity::Aggregate, message));
+            for (entity, message) in entry.snapshots().chain(aggregate) {
+                expected.insert((entry.id().to_owned(), entity), message.clone());
+            }
+        }
+        for (mirror, following) in mirrors {
+            following.unsubscribe_and_join(PATIENCE).unwrap();
+            assert_eq!(following.subscription().stats().panics, 0);
+            let mirror = lock(&mirror);
+            assert!(mirror.ended);
+            assert_eq!(mirror.has, expected);
+        }
+    }
+}
+
+#[test]
+fn unsubscribing_inside_lets_the_rest_come() {
+    let stage = stage();
+    (0..3).for_each(|n| stage.put(&n.to_string(), n));
+    let log = Log::default();
+    let into = Arc::clone(&log);
+    let following = stage
+        .caching
+        .follow()
+        .subscribe(move |received, followed| {
+            received.unsubscribe();
+            lock(&into).push(given(followed));
+        })
+        .unwrap();
+    following.subscription().join_timeout(PATIENCE).unwrap();
+    let log = all(&log);
+    assert_eq!((log.len(), &log[3..]), (5, &[Given::Ready, Given::Final][..]));
+}
+
+#[test]
+fn g07_joining_inside_is_an_error() {
+    must_end(|| {
+        let stage = stage();
+        let slot = Arc::new(Mutex::new(None::<Following>));
+        let (into, result) = (Arc::clone(&slot), Arc::new(Mutex::new(None)));
+        let said = Arc::clone(&result);
+        let following = stage
+            .caching
+            .follow()
+            .delivery(Delivery::Inline)
+            .subscribe(move |_, followed| {
+                if let (Followed::Update(_), Some(following)) = (followed, lock(&into).as_ref()) {
+                    *lock(&said) = Some(following.unsubscribe_and_join(PATIENCE));
+                }
+            })
+            .unwrap();
+        *lock(&slot) = Some(following);
+        stage.put("a", 1);
+        assert_eq!(*lock(&result), Some(Err(JoinError::OwnHandler)));
+        let following = lock(&slot).take();
+        drop(following);
+    });
+}
+
+#[test]
+fn g12_a_panic_costs_that_call_only() {
+    let stage = stage();
+    (0..4).for_each(|n| stage.put(&n.to_string(), n));
+    let calls = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&calls);
+    let following = stage
+        .caching
+        .follow()
+        .delivery(Delivery::Inline)
+        .subscribe(move |_, _| {
+            count.fetch_add(1, Ordering::Relaxed);
+            panic!("on purpose");
+        })
+        .unwrap();
+    assert_eq!(calls.load(Ordering::Relaxed), 5, "four entries and that they are all");
+    stage.put("a", 1);
+    assert_eq!(calls.load(Ordering::Relaxed), 6);
+    assert_eq!(following.subscription().stats().panics, 2, "one for the start, one for the update");
+    let ended = stage.caching.follow().on_panic(PanicPolicy::End).subscribe(|_, _| panic!("on purpose")).unwrap();
+    ended.subscription().join_timeout(PATIENCE).unwrap();
+}
+
+#[test]
+fn a_closed_bus_is_an_error_and_calls_nobody() {
+    let stage = stage();
+    stage.put("a", 1);
+    stage.bus.shutdown(PATIENCE).unwrap();
+    let error = stage.caching.follow().subscribe(|_, _| panic!("never called")).unwrap_err();
+    assert!(matches!(error, FollowError::Closed), "{error}");
+}
+
+#[test]
+fn a_full_queue_is_an_error_and_leaves_nothing_behind() {
+    must_end(|| {
+        let bus = Bus::builder().lanes(1).ring_capacity(1024).memory_budget(16 * 1024).build().unwrap();
+        let topic = bus.topic("t").unwrap();
+        let kind = number(&bus);
+        let (gate, entered) = (Gate::new(), Gate::new());
+        let _open = OpenAtEnd(gate.clone());
+        let (wait, tell) = (gate.clone(), entered.clone());
+        let blocker = topic
+            .subscriber()
+            .accept(&kind)
+            .subscribe(move |received| {
+                if !received.is_final() {
+                    tell.open();
+                    wait.pass();
+                }
+            })
+            .unwrap();
+        topic.publish(kind.message(0)).unwrap();
+        entered.pass();
+        while topic.publish(kind.message(1)).is_ok() {}
+        let cached = bus.topic("cached").unwrap();
+        let cache = by_id().build();
+        let calls = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&calls);
+        let error = Follow::new(&cached, CacheSource::new(&cache))
+            .subscribe(move |_, _| {
+                count.fetch_add(1, Ordering::Relaxed);
+            })
+            .unwrap_err();
+        assert!(matches!(error, FollowError::Full), "{error}");
+        assert_eq!(cached.subscribers(), 0);
+        gate.open();
+        blocker.unsubscribe().wait().unwrap();
+        eventually("the handler goes", || Arc::strong_count(&calls) == 1);
+        assert_eq!(calls.load(Ordering::Relaxed), 0, "not even a final message");
+        assert!(!bus.topics().iter().any(|topic| topic.name().starts_with("follow:")));
+    });
+}
+
+#[test]
+fn g10_followers_leave_nothing() {
+    let stage = stage();
+    (0..10).for_each(|n| stage.put(&n.to_string(), n));
+    for _ in 0..stress(200) {
+        let (following, _log) = follow(stage.caching.follow().delivery(Delivery::Inline));
+        stage.put("1", 1);
+        drop(following);
+    }
+    assert_eq!(stage.caching.topic().subscribers(), 0);
+    assert!(!stage.bus.topics().iter().any(|topic| topic.name().starts_with("follow:")));
+    assert_eq!(stage.cache.len(), 10);
+}
+
+#[test]
+fn a_topic_of_a_shared_cache_gives_what_it_changed_last() {
+    let bus = bus(1);
+    let kind = MessageType::<Snap>::new(&bus, "device_state").unwrap();
+    let cache = by_id().build();
+    let topics = ["one", "two"].map(|name| bus.topic(name).unwrap());
+    let [one, _two] = topics.each_ref().map(|topic| CachingTopic::new(topic, &cache).unwrap());
+    let put = |topic: usize, id: &str, n| topics[topic].publish(kind.message((id.to_owned(), n))).unwrap();
+    put(0, "mine", 1);
+    put(1, "theirs", 2);
+    put(0, "taken", 3);
+    put(1, "taken", 4);
+    let (_following, log) = follow(one.follow().delivery(Delivery::Inline));
+    put(0, "theirs", 5);
+    put(1, "mine", 6);
+    assert_eq!(all(&log), [current("mine", 1), Given::Ready, update("theirs", Some(2), Some(5))]);
+}

@@ -1,0 +1,85 @@
+//! Topic pools give their memory back. Alone in its process: it counts the bytes in use.
+#![cfg(feature = "ext")]
+#![allow(missing_docs)]
+mod common;
+
+use common::{bus, must_end, number};
+use stasis_bus::topic_pool::TopicPool;
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicIsize, Ordering};
+use std::thread;
+
+struct Counting;
+
+static IN_USE: AtomicIsize = AtomicIsize::new(0);
+
+// SAFETY: all is left to the system's allocator.
+#[allow(unsafe_code)]
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        IN_USE.fetch_add(layout.size() as isize, Ordering::Relaxed);
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        IN_USE.fetch_sub(layout.size() as isize, Ordering::Relaxed);
+        // SAFETY: as the caller promises.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[test]
+fn a_hundred_thousand_topics_leave_nothing() {
+    must_end(|| {
+        let bus = bus(2);
+        let kind = number(&bus);
+        let all = bus.topic("all").unwrap();
+        let pool = TopicPool::new(&bus, &all).unwrap();
+        let _listener = all.subscriber().accept(&kind).subscribe(|_| ()).unwrap();
+        let each = if cfg!(miri) { 100 } else { 25_000 };
+        let churn = |count: usize| {
+            let all_made = Barrier::new(4);
+            thread::scope(|scope| {
+                for at in 0..4 {
+                    let (pool, kind, all_made) = (&pool, &kind, &all_made);
+                    scope.spawn(move || {
+                        for n in 0..count {
+                            let topic = pool.get(format!("{at}/{n}")).unwrap();
+                            if n % 1000 == 0 {
+                                topic.publish(kind.message(n as u64)).unwrap();
+                            }
+                        }
+                        // All topics are there at once.
+                        all_made.wait();
+                        for n in 0..count {
+                            // Others' topics, oldest first; by both kinds of names.
+                            let owner = (at + 1) % 4;
+                            let prefix = if n % 2 == 0 { "" } else { "all/" };
+                            assert!(pool.delete(format!("{prefix}{owner}/{n}")));
+                        }
+                    });
+                }
+            });
+            assert!(pool.is_empty());
+        };
+        churn(100); // what threads, lanes and maps take once
+        let give = || {
+            // Coming and going looks after what was retired.
+            drop(all.subscribe(|_| ()).unwrap());
+            thread::yield_now();
+        };
+        (0..200).for_each(|_| give());
+        let before = IN_USE.load(Ordering::SeqCst);
+        churn(each);
+        common::eventually("the memory is given back", || {
+            give();
+            IN_USE.load(Ordering::SeqCst) - before < 256 << 10
+        });
+        assert_eq!(bus.topics().len(), 1);
+        assert_eq!(bus.stats().topics, 1);
+    });
+}
