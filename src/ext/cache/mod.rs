@@ -83,7 +83,6 @@ pub struct Cache(Arc<CacheInner>);
 
 impl Cache {
     /// Starts making a cache.
-    #[must_use]
     pub fn builder() -> CacheBuilder {
         CacheBuilder { identify: None, local: None, calculate: None, publish_aggregate: None }
     }
