@@ -109,7 +109,11 @@ fn listen(topic: &Topic) -> (stasis_bus::Subscription, Arc<Mutex<Vec<Message>>>)
 fn told(log: &Mutex<Vec<Message>>) -> Vec<Told> {
     let log = lock(log);
     let updates = log.iter().filter_map(|message| message.payload::<CacheUpdate>());
-    updates.map(|update| (update.id().to_owned(), update.entity(), update.old().map(n), update.new().map(n))).collect()
+    updates
+        .map(|update| {
+            (update.id().to_owned(), update.entity(), update.old_snapshot().map(n), update.new_snapshot().map(n))
+        })
+        .collect()
 }
 
 fn local(id: &str, old: Option<u64>, new: Option<u64>) -> Told {
@@ -409,10 +413,10 @@ fn a_listener_may_read_change_and_clear_from_inside() {
         .delivery(Delivery::Inline)
         .subscribe(move |received| {
             let Some(update) = received.payload::<CacheUpdate>() else { return };
-            match update.new().map(n) {
+            match update.new_snapshot().map(n) {
                 // What is told is in the cache already.
                 Some(1) => topic.publish(kind.message(snap("a", n(&cache.get(&kind, "a").unwrap()) + 1))).unwrap(),
-                Some(_) => topic.publish(CacheClear::message(update.new().unwrap().clone())).unwrap(),
+                Some(_) => topic.publish(CacheClear::message(update.new_snapshot().unwrap().clone())).unwrap(),
                 None => {}
             }
         })
@@ -480,8 +484,8 @@ impl Chains {
     fn check(&mut self, update: &CacheUpdate) {
         let (version, last) = self.0.entry((update.id().to_owned(), update.entity())).or_default();
         assert!(update.version() > *version, "{}: {} after {version}", update.id(), update.version());
-        assert_eq!(update.old(), last.as_ref(), "the chain of {} is broken", update.id());
-        (*version, *last) = (update.version(), update.new().cloned());
+        assert_eq!(update.old_snapshot(), last.as_ref(), "the chain of {} is broken", update.id());
+        (*version, *last) = (update.version(), update.new_snapshot().cloned());
     }
 }
 

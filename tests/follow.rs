@@ -64,12 +64,16 @@ fn given(followed: Followed<'_>) -> Given {
     match followed {
         Followed::Current(message) => {
             let update = message.payload::<CacheUpdate>().unwrap();
-            assert!(update.old().is_none() && update.begins());
-            Given::Current(update.id().to_owned(), value(update.new().unwrap()))
+            assert!(update.old_snapshot().is_none() && update.begins());
+            Given::Current(update.id().to_owned(), value(update.new_snapshot().unwrap()))
         }
         Followed::Ready => Given::Ready,
         Followed::Update(message) => match message.payload::<CacheUpdate>() {
-            Some(update) => Given::Update(update.id().to_owned(), update.old().map(value), update.new().map(value)),
+            Some(update) => Given::Update(
+                update.id().to_owned(),
+                update.old_snapshot().map(value),
+                update.new_snapshot().map(value),
+            ),
             None => Given::Other,
         },
         Followed::Final => Given::Final,
@@ -149,12 +153,9 @@ fn filters_hold_for_entries_and_updates() {
     put_other(2);
     let of_other = stage.caching.follow().delivery(Delivery::Inline).snapshots_of(&other);
     let (_first, first) = follow(of_other);
-    let even = stage
-        .caching
-        .follow()
-        .delivery(Delivery::Inline)
-        .snapshots_of(&stage.kind)
-        .filter(|message| message.payload::<CacheUpdate>().unwrap().new().is_some_and(|new| value(new) % 2 == 0));
+    let even = stage.caching.follow().delivery(Delivery::Inline).snapshots_of(&stage.kind).filter(|message| {
+        message.payload::<CacheUpdate>().unwrap().new_snapshot().is_some_and(|new| value(new).is_multiple_of(2))
+    });
     let (_second, second) = follow(even);
     put_other(3);
     stage.put("a", 4);
@@ -198,7 +199,7 @@ fn entities_and_aggregates_are_entries_too() {
         .delivery(Delivery::Inline)
         .subscribe(move |_, followed| {
             if let Some(update) = followed.message().and_then(|message| message.payload::<CacheUpdate>()) {
-                lock(&into).push((update.entity(), update.new().map(value)));
+                lock(&into).push((update.entity(), update.new_snapshot().map(value)));
             }
         })
         .unwrap();
@@ -324,7 +325,7 @@ impl Mirror {
                 let update = message.payload::<CacheUpdate>().unwrap();
                 let key = (update.id().to_owned(), update.entity());
                 self.versions.insert(key.clone(), update.version());
-                assert!(self.has.insert(key, update.new().unwrap().clone()).is_none(), "an entry came twice");
+                assert!(self.has.insert(key, update.new_snapshot().unwrap().clone()).is_none(), "an entry came twice");
             }
             Followed::Ready => assert!(!std::mem::replace(&mut self.ready, true)),
             Followed::Update(message) => {
@@ -334,8 +335,8 @@ impl Mirror {
                 let key = (update.id().to_owned(), update.entity());
                 let last = self.versions.insert(key.clone(), update.version()).unwrap_or(0);
                 assert!(update.version() > last, "{key:?}: {} after {last}", update.version());
-                assert_eq!(self.has.get(&key), update.old(), "{key:?}: gap or repeat at {}", update.version());
-                match update.new() {
+                assert_eq!(self.has.get(&key), update.old_snapshot(), "{key:?}: gap or repeat at {}", update.version());
+                match update.new_snapshot() {
                     Some(new) => self.has.insert(key, new.clone()),
                     None => self.has.remove(&key),
                 };

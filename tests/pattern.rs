@@ -46,7 +46,7 @@ fn listen(topic: &Topic) -> (Subscription, Arc<Mutex<Vec<u64>>>) {
             } else if let Some(snap) = received.payload::<Snap>() {
                 lock(&into).push(snap.1);
             } else if let Some(update) = received.payload::<CacheUpdate>() {
-                lock(&into).push(1000 + update.new().map_or(0, |new| new.payload::<Snap>().unwrap().1));
+                lock(&into).push(1000 + update.new_snapshot().map_or(0, |new| new.payload::<Snap>().unwrap().1));
             } else if let Some(&n) = received.payload::<u64>() {
                 lock(&into).push(n);
             }

@@ -189,9 +189,9 @@ type Filter = dyn Fn(&Message) -> bool + Send;
 /// let caching = CachingTopic::new(&devices, &cache)?;
 /// devices.publish(state.message(("SIP/100", 1)))?;
 /// let following = caching.follow().subscribe(|_, followed| match followed {
-///     Followed::Current(entry) => println!("is {:?}", entry.payload::<CacheUpdate>().unwrap().new()),
+///     Followed::Current(entry) => println!("is {:?}", entry.payload::<CacheUpdate>().unwrap().new_snapshot()),
 ///     Followed::Ready => println!("that was all"),
-///     Followed::Update(update) => println!("becomes {:?}", update.payload::<CacheUpdate>().unwrap().new()),
+///     Followed::Update(update) => println!("becomes {:?}", update.payload::<CacheUpdate>().unwrap().new_snapshot()),
 ///     _ => println!("the end"),
 /// })?;
 /// devices.publish(state.message(("SIP/100", 2)))?;
@@ -331,7 +331,6 @@ pub struct Following {
 
 impl Following {
     /// The subscription, to a private topic, that the handler runs for.
-    #[must_use]
     pub fn subscription(&self) -> &Subscription {
         &self.subscription
     }

@@ -170,7 +170,6 @@ impl CacheSingle {
     }
 
     /// The caching topic.
-    #[must_use]
     pub fn caching_topic(&self) -> &CachingTopic {
         &self.caching
     }

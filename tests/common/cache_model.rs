@@ -28,7 +28,7 @@ pub(crate) struct Operation {
 
 impl Operation {
     pub(crate) fn decode([a, b]: [u8; 2]) -> Self {
-        let clear = b % 3 == 0;
+        let clear = b.is_multiple_of(3);
         Self {
             topic: usize::from(a & 1),
             kind: usize::from(a >> 1 & 1),
@@ -91,7 +91,11 @@ pub(crate) fn run(program: &[Operation], with_aggregate: bool) {
             let mut last = versions.lock().unwrap();
             assert!(update.version() > *last || update.entity() == Entity::Aggregate);
             *last = update.version();
-            told.lock().unwrap().push((update.entity(), update.old().map(number), update.new().map(number)));
+            told.lock().unwrap().push((
+                update.entity(),
+                update.old_snapshot().map(number),
+                update.new_snapshot().map(number),
+            ));
         };
         let subscriber = caching.topic().subscriber().delivery(Delivery::Inline);
         subscriber.subscribe(move |received| received.payload().into_iter().for_each(&listener)).unwrap()
@@ -147,11 +151,11 @@ pub(crate) fn run(program: &[Operation], with_aggregate: bool) {
         let mut local: Vec<u64> = of_kind().filter_map(|(_, entry)| entry.get(&0).copied()).collect();
         local.sort_unstable();
         assert_eq!(sorted(cache.dump(Some(kind))), local);
-        for id in 0..IDS.len() {
+        for (id, name) in IDS.iter().enumerate() {
             let mut here: Vec<u64> =
                 model.get(&(number_of_kind, id)).into_iter().flat_map(|entry| entry.values().copied()).collect();
             here.sort_unstable();
-            assert_eq!(sorted(cache.get_all(kind, IDS[id])), here);
+            assert_eq!(sorted(cache.get_all(kind, name)), here);
         }
     }
 }

@@ -10,7 +10,8 @@
 //! Guarantees: what is published on the original topic is in the cache when publish returns, and its
 //! update on the cached topic, unless another thread is in this handler, or is announcing a change of
 //! the same entry, at that time: then that thread goes on with it (G6). [`CachingTopic::publish_sync`]
-//! returns when the change is made. The end: everything published before is cached and announced, then
+//! returns when the change is made. Updates come in the order of the changes for each id; between ids
+//! too, but for those left to a thread that was announcing over another caching topic. The end: everything published before is cached and announced, then
 //! the subscription is done (`g05_unsubscribing_takes_what_was_published_before`).
 
 use std::time::{Duration, Instant};

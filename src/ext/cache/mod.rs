@@ -20,7 +20,9 @@
 //!   (`a_panicking_calculation_keeps_the_aggregate`).
 //!
 //! Cost: a lookup is a hash and two loads; a change two compare-and-swaps and a few small allocations; a
-//! dump walks all entries.
+//! dump walks all entries. Memory: snapshots go when they are replaced or removed
+//! (`g10_snapshots_go_when_they_are_replaced_or_removed`); the empty slot of a removed entry is
+//! reclaimed with the map's next changes, and the map's table keeps the size of its fullest time.
 
 mod caching_topic;
 mod entry;
@@ -83,7 +85,6 @@ pub struct Cache(Arc<CacheInner>);
 
 impl Cache {
     /// Starts making a cache.
-    #[must_use]
     pub fn builder() -> CacheBuilder {
         CacheBuilder { identify: None, local: None, calculate: None, publish_aggregate: None }
     }

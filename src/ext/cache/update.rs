@@ -33,7 +33,7 @@ global! {
 /// let caching = CachingTopic::new(&devices, &cache)?;
 /// let watch = caching.topic().subscriber().accept(CacheUpdate::message_type()).subscribe(|received| {
 ///     if let Some(update) = received.payload::<CacheUpdate>() {
-///         println!("{}: {:?} -> {:?}", update.id(), update.old(), update.new());
+///         println!("{}: {:?} -> {:?}", update.id(), update.old_snapshot(), update.new_snapshot());
 ///     }
 /// })?;
 /// devices.publish(state.message(("SIP/100", 1)))?;
@@ -97,13 +97,13 @@ impl CacheUpdate {
 
     /// The snapshot before; `None`: there was none.
     #[must_use]
-    pub fn old(&self) -> Option<&Message> {
+    pub fn old_snapshot(&self) -> Option<&Message> {
         self.old.as_ref()
     }
 
     /// The snapshot now; `None`: it was removed.
     #[must_use]
-    pub fn new(&self) -> Option<&Message> {
+    pub fn new_snapshot(&self) -> Option<&Message> {
         self.new.as_ref()
     }
 

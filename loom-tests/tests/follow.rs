@@ -1,0 +1,115 @@
+//! Following: the entries, then the updates, while others change them.
+#![cfg(loom)]
+
+use loom_tests::{Model, spawn};
+use stasis_bus::cache::{Cache, CacheClear, CacheUpdate, CachingTopic};
+use stasis_bus::follow::Followed;
+use stasis_bus::model::{message_type, settle};
+use stasis_bus::{Bus, Delivery, Message, Pinning, WaitStrategy};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+const LONG: Duration = Duration::from_secs(1000);
+
+fn number(message: &Message) -> usize {
+    *message.payload().expect("a number")
+}
+
+/// What the follower makes of what it is given.
+#[derive(Debug, Default)]
+struct Mirror {
+    ready: bool,
+    has: Option<usize>,
+    steps: Vec<(Option<usize>, Option<usize>)>,
+}
+
+impl Mirror {
+    fn take(&mut self, followed: Followed<'_>) {
+        let update = |message: &Message| {
+            let update = message.payload::<CacheUpdate>().expect("an update");
+            (update.old_snapshot().map(number), update.new_snapshot().map(number))
+        };
+        match followed {
+            Followed::Current(message) => {
+                assert!(!self.ready && self.has.is_none());
+                self.has = update(message).1;
+            }
+            Followed::Ready => self.ready = true,
+            Followed::Update(message) => {
+                let (old, new) = update(message);
+                self.steps.push((old, new));
+                assert!(self.ready && old == self.has, "gap or repeat: {self:?}");
+                self.has = new;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A follower begins while another thread does `changes` (numbers; zero: clear) on an entry that is there or
+/// not. It ends with what the cache has, and each step begins where the one before ended.
+fn following_against(name: &'static str, is_there: bool, changes: &'static [usize]) {
+    Model::new(name).check(move || {
+        loom::stop_exploring();
+        let bus = Bus::builder()
+            .lanes(1)
+            .pinning(Pinning::Off)
+            .wait(WaitStrategy::Park)
+            .ring_capacity(4)
+            .memory_budget(1 << 16)
+            .build()
+            .expect("a bus");
+        let kind = message_type::<usize>("n");
+        let cache = Cache::builder().id(|message| message.payload::<usize>().map(|_| "a".into())).build();
+        let topic = bus.topic("t").unwrap();
+        let caching = CachingTopic::new(&topic, &cache).unwrap();
+        if is_there {
+            topic.publish(kind.message(9)).unwrap();
+        }
+        settle(&bus);
+        let messages: Vec<Message> = changes
+            .iter()
+            .map(|&n| if n == 0 { CacheClear::message(kind.message(0)) } else { kind.message(n) })
+            .collect();
+        loom::explore();
+        let writer = {
+            let topic = topic.clone();
+            spawn(move || messages.into_iter().for_each(|message| topic.publish(message).unwrap()))
+        };
+        let mirror = Arc::new(Mutex::new(Mirror::default()));
+        let into = Arc::clone(&mirror);
+        let following = caching
+            .follow()
+            .delivery(Delivery::Inline)
+            .subscribe(move |_, followed| into.lock().unwrap().take(followed))
+            .unwrap();
+        writer.join().unwrap();
+        loom::stop_exploring();
+        caching.unsubscribe_and_join(LONG).unwrap();
+        following.unsubscribe_and_join(LONG).unwrap();
+        assert_eq!(following.subscription().stats().panics, 0);
+        let mirror = mirror.lock().unwrap();
+        let known = cache.get(&kind, "a");
+        assert_eq!(mirror.has, known.as_ref().map(number), "{mirror:?}");
+        drop((following, caching, topic));
+        bus.shutdown(LONG).unwrap();
+    });
+}
+
+/// Mutations: reading the entries before the forward (gap); giving kept updates without looking (repeat).
+#[test]
+fn following_against_a_change() {
+    following_against("following_against_a_change", true, &[1]);
+}
+
+/// Mutation: an update of a key that was not among the entries always given, or never.
+#[test]
+fn following_against_a_removal() {
+    following_against("following_against_a_removal", true, &[0]);
+}
+
+/// Mutation: as above.
+#[test]
+fn following_against_a_beginning() {
+    following_against("following_against_a_beginning", false, &[1, 0]);
+}
