@@ -43,7 +43,8 @@ impl fmt::Debug for PushError {
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum PushWaitError<F> {
-    /// Called from a task of that very taskprocessor: it would wait for itself.
+    /// Called from a task of that very taskprocessor, or from one that runs on its stack while it waits: it would
+    /// wait for itself.
     #[error("push_wait from the taskprocessor's own task would wait for itself")]
     OwnTask(F),
     /// Called from a task that the other taskprocessor's task is waiting for.

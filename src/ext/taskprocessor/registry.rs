@@ -116,6 +116,12 @@ impl RegistryInner {
         }
     }
 
+    /// Whether the name belongs to a serializer on lanes.
+    fn is_serializer(&self, name: &str) -> bool {
+        let names = lock(&self.names);
+        matches!(names.entries.get(&name.to_ascii_lowercase()), Some(entry @ Entry::Serializer(..)) if entry.is_alive())
+    }
+
     /// Enters a new one; the name may have been taken meanwhile.
     pub(super) fn enter(&self, name: &str, entry: Entry) -> Result<(), CreateError> {
         let mut names = lock(&self.names);
@@ -169,8 +175,8 @@ impl Taskprocessors {
                 return Ok(known);
             }
             match self.create(name, Arc::new(OwnThread::new()), 0) {
-                // Another thread was first.
-                Err(CreateError::NameTaken(_)) if self.find(name).is_some() => {}
+                // Another thread was first, and its taskprocessor may be gone again.
+                Err(CreateError::NameTaken(_)) if !self.0.is_serializer(name) => {}
                 other => return other,
             }
         }
