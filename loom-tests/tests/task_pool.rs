@@ -89,7 +89,7 @@ impl Processor {
 }
 
 /// Promise: a task pushed while another thread suspends and lifts the suspension is run (else: deadlock).
-/// Mutations: `unsuspend` never waking; `unsuspend` not asking for tasks that wait before it wakes is harmless.
+/// Mutations: `unsuspend` never waking; `push` waking only while a task runs.
 #[test]
 fn a_suspension_strands_no_task() {
     Model::new("a_suspension_strands_no_task").preemptions(3).check(|| {
@@ -112,7 +112,7 @@ fn a_suspension_strands_no_task() {
 }
 
 /// Promise: tasks of two pushers run one at a time, each seeing what the one before did; none is lost.
-/// Mutation: `push` telling "was empty" only to an empty queue that also ... never (always false).
+/// Mutation: `push` waking only while a task runs.
 #[test]
 fn tasks_of_two_pushers_run_one_at_a_time() {
     Model::new("tasks_of_two_pushers_run_one_at_a_time").preemptions(3).check(|| {
@@ -155,7 +155,7 @@ fn a_runner_that_was_turned_away_is_woken() {
 }
 
 /// Promise: a suspended queue that ends runs what it accepted; the end is said once, after the last task.
-/// Mutation: `close` not waking.
+/// Mutations: `close` not waking; `close` not lifting the suspension.
 #[test]
 fn an_end_lifts_a_suspension() {
     Model::new("an_end_lifts_a_suspension").preemptions(3).check(|| {
@@ -181,7 +181,7 @@ fn limits(maximum: usize) -> Limits {
     Limits { minimum: 0, maximum, increment: 1 }
 }
 
-/// A worker that runs one task after the other. `Some` lets it wait inside its first task.
+/// A worker that runs one task after the other, until it has to leave.
 fn work(crew: &Crew<u32>, inside: impl Fn(u32)) {
     crew.arrive();
     while let Take::Task(task) = crew.take(None) {
@@ -190,7 +190,7 @@ fn work(crew: &Crew<u32>, inside: impl Fn(u32)) {
 }
 
 /// Promise: a push against a worker that goes idle is taken (else: deadlock), and a close lets it leave.
-/// Mutation: `push` not notifying.
+/// Mutations: `push` not notifying; `close` not notifying.
 #[test]
 fn a_push_wakes_an_idle_worker() {
     Model::new("a_push_wakes_an_idle_worker").preemptions(3).check(|| {
@@ -212,7 +212,7 @@ fn a_push_wakes_an_idle_worker() {
 
 /// Promise: with one of two workers inside a task that ends only after the next one is done, the other worker takes
 /// the next one (else: deadlock).
-/// Mutations: `push` not notifying; `look` leaving while tasks wait (a closed pool).
+/// Mutations: `look` leaving a closed pool while tasks wait; `close` not notifying.
 #[test]
 fn the_idle_worker_takes_it() {
     Model::new("the_idle_worker_takes_it").check(|| {
@@ -235,8 +235,7 @@ fn the_idle_worker_takes_it() {
 }
 
 /// Promise: with all workers busy a push asks for another one, wherever the first is on its way (else: deadlock).
-/// Mutations: growing only when nothing is idle and the queue was empty; `starting` not counted (one too
-/// many, over the maximum).
+/// Mutations: growing only if the queue was empty and nobody idle; `starting` not counted.
 #[test]
 fn a_push_behind_a_busy_worker_grows_the_pool() {
     Model::new("a_push_behind_a_busy_worker_grows_the_pool").check(|| {
@@ -264,11 +263,12 @@ fn a_push_behind_a_busy_worker_grows_the_pool() {
     });
 }
 
-/// Promise: a worker that has to leave passes on a wake-up that was meant for a task.
-/// Mutation: `leave` not notifying.
+/// Promise: a pool that shrinks while a task is pushed does not lose the wake-up for it: whoever stays takes it
+/// (else: deadlock).
+/// Mutations: `resize` not notifying; `push` not notifying.
 #[test]
-fn a_leaving_worker_passes_the_wake_up_on() {
-    Model::new("a_leaving_worker_passes_the_wake_up_on").check(|| {
+fn a_shrinking_pool_loses_no_wake_up() {
+    Model::new("a_shrinking_pool_loses_no_wake_up").check(|| {
         let crew = Arc::new(Crew::new(limits(2)));
         assert_eq!(crew.resize(2), 2);
         let done = Arc::new(Signal::new());

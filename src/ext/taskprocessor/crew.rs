@@ -120,6 +120,7 @@ impl<T> Crew<T> {
         let mut state = lock(&self.state);
         state.starting -= 1;
         state.workers -= 1;
+        state.surplus = state.surplus.min(state.workers);
         drop(state);
         self.left.notify_all();
     }
@@ -171,10 +172,6 @@ impl<T> Crew<T> {
 
     fn leave(&self, mut state: MutexGuard<'_, State<T>>) -> Take<T> {
         state.workers -= 1;
-        // It may have been woken for a task that another one can take.
-        if !state.tasks.is_empty() && state.idle > 0 {
-            self.work.notify_one();
-        }
         drop(state);
         self.left.notify_all();
         Take::Leave
@@ -198,6 +195,7 @@ impl<T> Crew<T> {
         }
         state.surplus += staying - size;
         drop(state);
+        // All: one woken for a task later could leave instead of taking it.
         self.work.notify_all();
         0
     }
