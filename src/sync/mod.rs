@@ -37,6 +37,8 @@ pub(crate) mod plain {
 #[cfg(not(loom))]
 mod real {
     pub(crate) use std::hint::spin_loop;
+    #[cfg(feature = "ext")]
+    pub(crate) use std::sync::Condvar;
     pub(crate) use std::sync::atomic::{
         AtomicBool, AtomicIsize, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence as raw_fence,
     };

@@ -7,6 +7,8 @@ use std::rc::Rc;
 
 pub(crate) use loom::cell::UnsafeCell;
 pub(crate) use loom::hint::spin_loop;
+#[cfg(feature = "ext")]
+pub(crate) use loom::sync::Condvar;
 pub(crate) use loom::sync::atomic::{
     AtomicBool, AtomicIsize, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence as raw_fence,
 };
