@@ -11,6 +11,7 @@ use super::topic::TopicInner;
 use crate::error::SubscribeError;
 use crate::exec::lane::{Lane, RingSize};
 use crate::exec::wait::WaitStrategy;
+use crate::exec::worker::manual::Yard;
 use crate::exec::worker::{self, WorkerSetup};
 use crate::reclaim::Reclaimer;
 use crate::ring::Budget;
@@ -46,6 +47,8 @@ pub(crate) struct Homes {
     /// Threads that have not been joined: of lanes and of dedicated subscriptions.
     threads: Mutex<Vec<JoinHandle<()>>>,
     setup: WorkerSetup,
+    /// Where lanes wait for their driver, on a bus without threads.
+    yard: Option<Arc<Yard<Subscriber>>>,
     budget: Arc<Budget>,
     /// Entries a ring may hold.
     most: usize,
@@ -58,6 +61,7 @@ impl Homes {
         reclaimer: Arc<Reclaimer>,
         budget: Arc<Budget>,
         most: usize,
+        yard: Option<Arc<Yard<Subscriber>>>,
     ) -> Self {
         Self {
             loads: lanes.iter().map(|_| AtomicUsize::new(0)).collect(),
@@ -72,6 +76,7 @@ impl Homes {
                 },
                 reclaimer,
             },
+            yard,
             budget,
             most,
         }
@@ -137,6 +142,10 @@ impl Homes {
         };
         let (lane, end) = Lane::new(format!("own/{topic}"), size, Arc::clone(&self.budget));
         lane.member_joins();
+        if let Some(yard) = &self.yard {
+            yard.leave(end);
+            return Ok(lane);
+        }
         let thread = worker::spawn(end, self.setup.clone()).map_err(SubscribeError::Thread)?;
         let mut threads = lock(&self.threads);
         threads.retain(|thread| !thread.is_finished());

@@ -18,6 +18,9 @@
 //! `loom-tests/tests/lane.rs`.
 #![allow(unsafe_code)]
 
+#[cfg_attr(not(feature = "ext"), allow(dead_code))]
+pub(crate) mod manual;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
@@ -179,6 +182,11 @@ impl<M: Member> Worker<M> {
                 self.doze(&|| true, nap(self.reclaimer.is_pending()));
             }
         }
+        self.end();
+    }
+
+    /// A stopped lane whose members are gone takes nothing any more.
+    fn end(&self) {
         // What publishers that were in the middle have pushed: there is nobody left to take it.
         while self.turn() {}
         // From here on a list may be freed at once by whoever lets it go: no dispatch is looked at.
@@ -336,6 +344,19 @@ impl<M: Member> Worker<M> {
         }
     }
 
+    /// Does something while the handler that runs now counts as waiting.
+    fn beside<R>(&self, f: impl FnOnce() -> R) -> R {
+        let id = self.running();
+        self.waiting.borrow_mut().push(id);
+        self.helping.set(self.helping.get() + 1);
+        self.set_running(0);
+        let result = f();
+        self.helping.set(self.helping.get() - 1);
+        self.waiting.borrow_mut().pop();
+        self.set_running(id);
+        result
+    }
+
     #[inline]
     fn running(&self) -> u64 {
         self.lane.busy.running.load(Ordering::Relaxed)
@@ -370,26 +391,20 @@ impl<M: Member> Helper for Worker<M> {
         if self.ended.get() {
             return false;
         }
-        let id = self.running();
-        self.waiting.borrow_mut().push(id);
-        self.helping.set(self.helping.get() + 1);
-        self.set_running(0);
-        let rest = self.depth.get().checked_sub(1).map(|top| self.walk_at(top)).filter(|walk| !walk.finished.get());
-        let helped = match rest {
-            Some(walk) => {
-                walk.finished.set(true);
-                let message = walk.message.borrow().clone();
-                if let (Some(message), Some(target)) = (message, walk.target.get()) {
-                    self.walk(message, target, Some(walk.cursor.get()));
+        self.beside(|| {
+            let rest = self.depth.get().checked_sub(1).map(|top| self.walk_at(top)).filter(|walk| !walk.finished.get());
+            match rest {
+                Some(walk) => {
+                    walk.finished.set(true);
+                    let message = walk.message.borrow().clone();
+                    if let (Some(message), Some(target)) = (message, walk.target.get()) {
+                        self.walk(message, target, Some(walk.cursor.get()));
+                    }
+                    true
                 }
-                true
+                None => self.turn(),
             }
-            None => self.turn(),
-        };
-        self.helping.set(self.helping.get() - 1);
-        self.waiting.borrow_mut().pop();
-        self.set_running(id);
-        helped
+        })
     }
 
     fn doze(&self, still_waiting: &dyn Fn() -> bool, timeout: Option<Duration>) {
