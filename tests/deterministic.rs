@@ -147,8 +147,7 @@ fn trace(seed: u64) -> Vec<(usize, u64)> {
     manual.run();
     bus.shutdown(PATIENCE).unwrap();
     drop(all);
-    let trace = trace.lock().unwrap().clone();
-    trace
+    trace.lock().unwrap().clone()
 }
 
 #[test]
@@ -289,6 +288,49 @@ fn g07_circles_are_typed_errors() {
     must_end(|| {
         assert_eq!(circle([0, 1]), [Err("Circular(..)".to_owned()), Ok(())]);
         assert_eq!(circle([0, 0]), [Err("OwnHandler(..)".to_owned()), Ok(())], "one lane: as with threads");
+    });
+}
+
+#[test]
+fn g07_waiting_for_a_handler_further_down_the_stack_is_a_circle() {
+    must_end(|| {
+        // On lane 0 `low` waits for `far` on lane 1, whose turn comes after `near`; `near` waits for `low`.
+        let manual = manual(2);
+        let bus = manual.bus();
+        let kind = number(bus);
+        let [top, near, far] = ["top", "near", "far"].map(|name| bus.topic(name).unwrap());
+        let low = Arc::new(OnceLock::<Completion>::new());
+        let (tell, told) = channel();
+        let inside = Arc::clone(&low);
+        let _near = near
+            .subscriber()
+            .delivery(Delivery::Lane(Home::Lane(1)))
+            .accept(&kind)
+            .subscribe(move |received| {
+                if !received.is_final() {
+                    tell.send(inside.get().unwrap().wait()).unwrap();
+                }
+            })
+            .unwrap();
+        let log = Log::new();
+        let target = on_lane(&far, 1, &kind, &log);
+        let kind_ = kind.clone();
+        let waits = top
+            .subscriber()
+            .delivery(Delivery::Lane(Home::Lane(0)))
+            .accept(&kind)
+            .subscribe(move |received| {
+                if !received.is_final() {
+                    far.publish_sync(kind_.message(2), &target).unwrap();
+                }
+            })
+            .unwrap();
+        low.set(waits.completion()).unwrap();
+        top.publish(kind.message(1)).unwrap();
+        near.publish(kind.message(1)).unwrap();
+        manual.step_lane(0);
+        assert_eq!(told.try_recv(), Ok(Err(JoinError::Circular)));
+        assert_eq!(log.values(), [2]);
     });
 }
 
@@ -590,6 +632,60 @@ fn other_threads_wait_until_the_owner_drives() {
 }
 
 #[test]
+fn g11_another_thread_may_shut_down_while_the_owner_drives() {
+    must_end(|| {
+        let manual = manual(2);
+        let (topic, kind) = (manual.bus().topic("t").unwrap(), number(manual.bus()));
+        let logs = [Log::new(), Log::new()];
+        let _all = [0, 1].map(|lane| on_lane(&topic, lane, &kind, &logs[lane]));
+        (1..=3).for_each(|n| topic.publish(kind.message(n)).unwrap());
+        let bus = manual.bus().clone();
+        let too_soon = bus.clone();
+        let culprits = thread::spawn(move || too_soon.shutdown(Duration::from_millis(1)).unwrap_err()).join().unwrap();
+        assert_eq!(culprits.culprits().len(), 2, "nobody drives: {culprits}");
+        let ender = thread::spawn(move || bus.shutdown(PATIENCE).unwrap());
+        while !ender.is_finished() {
+            manual.run();
+            thread::yield_now();
+        }
+        assert!(ender.join().unwrap().reclaimed);
+        for log in logs {
+            log.assert_ended();
+            assert_eq!(log.values(), [1, 2, 3]);
+        }
+    });
+}
+
+#[test]
+fn subscriptions_made_in_handlers_are_served_too() {
+    let manual = manual(1);
+    let (topic, kind) = (manual.bus().topic("t").unwrap(), number(manual.bus()));
+    let log = Log::new();
+    let (inner, write, kept) = (topic.clone(), log.clone(), Arc::new(Mutex::new(Vec::new())));
+    let keep = Arc::clone(&kept);
+    let accept = topic.subscriber().accept(&kind);
+    let kind_ = kind.clone();
+    let _maker = accept
+        .subscribe(move |received| {
+            if !received.is_final() {
+                let own = inner.subscriber().delivery(Delivery::Dedicated).accept(&kind_);
+                keep.lock().unwrap().push(own.subscribe(write.handler()).unwrap());
+            }
+        })
+        .unwrap();
+    topic.publish(kind.message(1)).unwrap();
+    topic.publish(kind.message(2)).unwrap();
+    manual.run();
+    assert_eq!((manual.lanes(), log.values()), (3, vec![]), "made after those were published");
+    topic.publish(kind.message(3)).unwrap();
+    manual.run();
+    assert_eq!(log.values(), [3, 3]);
+    kept.lock().unwrap().clear();
+    manual.run();
+    assert_eq!(log.all().iter().filter(|seen| **seen == Seen::Final).count(), 3, "the third message made one more");
+}
+
+#[test]
 fn a_sink_waited_for_on_the_own_thread_is_served() {
     must_end(|| {
         let manual = manual(2);
@@ -624,9 +720,10 @@ proptest! {
     #[test]
     fn the_manual_bus_delivers_what_the_naive_bus_delivers(
         seed in any::<Option<u64>>(),
+        lanes in 1..4_usize,
         program in prop::collection::vec(any::<[u8; 4]>().prop_map(Operation::decode), 0..120),
     ) {
-        let builder = ManualBus::builder().lanes(1);
+        let builder = ManualBus::builder().lanes(lanes);
         let manual = seed.map_or(builder.clone(), |seed| builder.seed(seed)).build().unwrap();
         run_on(manual.bus().clone(), &program);
     }

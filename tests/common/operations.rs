@@ -65,7 +65,7 @@ pub(crate) fn run(program: &[Operation]) {
     run_on(bus(1), program);
 }
 
-/// As [`run`], on this bus, new and with one lane.
+/// As [`run`], on this new bus.
 pub(crate) fn run_on(bus: Bus, program: &[Operation]) {
     let mut twins = Twins::new(bus);
     program.iter().for_each(|operation| twins.step(*operation));

@@ -86,6 +86,8 @@ impl ManualBusBuilder {
 /// gets [`Circular`](crate::JoinError::Circular) (of its own lane: `OwnHandler`), also where a bus with
 /// threads would let the lower one go on first.
 ///
+/// A handler that blocks on something else (a channel that another handler would fill) blocks the test.
+///
 /// Dropping it shuts the bus down (other handles of the bus are closed then): what is queued is delivered, then
 /// the final messages, here.
 ///
