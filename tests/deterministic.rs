@@ -728,3 +728,28 @@ proptest! {
         run_on(manual.bus().clone(), &program);
     }
 }
+
+#[test]
+fn publish_sync_in_a_handler_waits_for_the_rest_of_the_own_dispatch() {
+    must_end(|| {
+        let manual = manual(1);
+        let (topic, kind) = (manual.bus().topic("t").unwrap(), number(manual.bus()));
+        let unwanted = number(manual.bus());
+        let (log, cell) = (Log::new(), Arc::new(OnceLock::<Subscription>::new()));
+        let (later, seen, to) = (Arc::clone(&cell), log.clone(), topic.clone());
+        let accept = topic.subscriber().accept(&kind);
+        let _first = accept
+            .subscribe(move |received| {
+                if let Some(target) = later.get().filter(|_| !received.is_final()) {
+                    to.publish_sync(unwanted.message(0), target).unwrap();
+                    assert_eq!(seen.values(), [1], "all before it");
+                }
+            })
+            .unwrap();
+        assert!(cell.set(on_lane(&topic, 0, &kind, &log)).is_ok());
+        topic.publish(kind.message(1)).unwrap();
+        manual.run();
+        assert_eq!((log.values(), manual.bus().stats().panics), (vec![1], 0));
+        manual.bus().shutdown(PATIENCE).unwrap();
+    });
+}
