@@ -1004,7 +1004,7 @@ fn updates(log: &Arc<Mutex<Vec<Option<u64>>>>) -> impl FnMut(&Received<'_>) + Se
     let log = Arc::clone(log);
     move |received| {
         let update = received.payload::<CacheUpdate>();
-        let new = update.and_then(|update| update.new()?.payload::<u64>().copied());
+        let new = update.and_then(|update| update.new_snapshot()?.payload::<u64>().copied());
         lock(&log).push(new);
     }
 }

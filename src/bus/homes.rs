@@ -13,6 +13,7 @@ use crate::exec::lane::{Lane, RingSize};
 use crate::exec::spares::Spares;
 use crate::exec::wait::WaitStrategy;
 use crate::exec::watchdog::Watch;
+use crate::exec::worker::manual::Yard;
 use crate::exec::worker::{self, WorkerSetup};
 use crate::reclaim::Reclaimer;
 use crate::ring::Budget;
@@ -51,6 +52,8 @@ pub(crate) struct Homes {
     pub(crate) spares: Option<Arc<Spares<Subscriber>>>,
     pub(crate) watch: Arc<Watch>,
     setup: WorkerSetup,
+    /// Where lanes wait for their driver, on a bus without threads.
+    yard: Option<Arc<Yard<Subscriber>>>,
     budget: Arc<Budget>,
     /// Entries a ring may hold.
     most: usize,
@@ -64,6 +67,7 @@ impl Homes {
         budget: Arc<Budget>,
         most: usize,
         spares: Option<Arc<Spares<Subscriber>>>,
+        yard: Option<Arc<Yard<Subscriber>>>,
     ) -> Self {
         Self {
             loads: lanes.iter().map(|_| AtomicUsize::new(0)).collect(),
@@ -80,6 +84,7 @@ impl Homes {
                 },
                 reclaimer,
             },
+            yard,
             budget,
             most,
         }
@@ -146,6 +151,10 @@ impl Homes {
         };
         let (lane, end) = Lane::new(format!("own/{topic}"), size, Arc::clone(&self.budget));
         lane.member_joins();
+        if let Some(yard) = &self.yard {
+            yard.leave(end);
+            return Ok(lane);
+        }
         let thread = worker::spawn(end, self.setup.clone(), None).map_err(SubscribeError::Thread)?;
         let mut threads = lock(&self.threads);
         threads.retain(|thread| !thread.is_finished());

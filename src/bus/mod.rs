@@ -35,10 +35,11 @@ use crate::clock;
 use crate::error::{BuildError, Closed, ShutdownError, SubscribeError, TypeError};
 use crate::exec::affinity::Pinning;
 use crate::exec::frames;
-use crate::exec::lane::{Lane, RingSize};
+use crate::exec::lane::{Lane, LaneEnd, RingSize};
 use crate::exec::spares::Spares;
 use crate::exec::wait::WaitStrategy;
 use crate::exec::watchdog::Watchdog;
+use crate::exec::worker::manual::{Driver, Yard};
 use crate::exec::worker::{self, WorkerSetup};
 use crate::message::{MessageType, MessageTypeBuilder};
 use crate::reclaim::Reclaimer;
@@ -48,7 +49,7 @@ use crate::sync::plain::AtomicU64;
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak, fence, lock, scaled, thread};
 use control::ControlPath;
 use homes::Homes;
-use subscriber::Totals;
+use subscriber::{Subscriber, Totals};
 use topic::TopicInner;
 
 /// Entries a lane's segment holds: 2^n.
@@ -71,6 +72,10 @@ pub(crate) fn give_back<K: Eq + Hash, V>(map: &mut HashMap<K, V>) {
         map.shrink_to(2 * map.len());
     }
 }
+
+/// Drives the lanes of a bus that has no threads.
+#[cfg_attr(not(feature = "ext"), allow(dead_code))]
+pub(crate) type LaneDriver = Driver<Subscriber>;
 
 /// What all handles of a bus share.
 #[derive(Debug)]
@@ -127,6 +132,13 @@ impl BusCore {
         let topic = Arc::new(TopicInner::new(Arc::clone(self), id, Arc::clone(&name), detail, location));
         names.insert(name, Arc::downgrade(&topic));
         Ok(Topic(topic))
+    }
+
+    /// In the order they were made: what is done to each in turn is done in the same order in every run.
+    fn topics_by_age(&self) -> Vec<Arc<TopicInner>> {
+        let mut topics = self.live_topics();
+        topics.sort_unstable_by_key(|topic| topic.id);
+        topics
     }
 
     /// The topic's last reference is gone.
@@ -233,10 +245,10 @@ impl Bus {
         lock(&self.core.names).get(name.as_ref()).and_then(Weak::upgrade).map(Topic)
     }
 
-    /// All topics somebody holds. Publishing goes on meanwhile; making topics waits for the copy.
+    /// All topics somebody holds, the oldest first. Publishing goes on meanwhile; making topics waits for the copy.
     #[must_use]
     pub fn topics(&self) -> Vec<Topic> {
-        self.core.live_topics().into_iter().map(Topic).collect()
+        self.core.topics_by_age().into_iter().map(Topic).collect()
     }
 
     /// Whether message types of this name are declined: never made on this bus. One look into a hash set.
@@ -483,6 +495,36 @@ impl BusBuilder {
     /// [`BuildError`] for a number of lanes or a budget that cannot be, or if the system refuses a
     /// thread.
     pub fn build(self) -> Result<Bus, BuildError> {
+        let (pinning, wait, watchdog) = (self.pinning.clone(), self.wait, self.watchdog);
+        let (bus, ends) = self.prepare(None)?;
+        // From here on a failure ends the lanes that have started.
+        for (index, end) in ends.into_iter().enumerate() {
+            let reclaimer = Arc::clone(&bus.core.reclaimer);
+            let setup = WorkerSetup { core: pinning.core_of(index), wait, reclaimer };
+            let spares = bus.core.homes.spares.clone();
+            bus.core.homes.adopt(worker::spawn(end, setup, spares).map_err(BuildError::Thread)?);
+        }
+        let homes = &bus.core.homes;
+        if let (Some(period), Some(spares)) = (watchdog, homes.spares.clone()) {
+            let dog = Watchdog::start(period, &homes.lanes, spares, Arc::clone(&homes.watch));
+            homes.adopt(dog.map_err(BuildError::Thread)?);
+        }
+        Ok(bus)
+    }
+
+    /// Makes a bus whose lanes have no threads: the calling thread drives them. `seed`: the order in which
+    /// lanes are served, else they take turns.
+    #[cfg_attr(not(feature = "ext"), allow(dead_code))]
+    pub(crate) fn build_manual(self, seed: Option<u64>) -> Result<(Bus, LaneDriver), BuildError> {
+        let yard = Arc::new(Yard::new());
+        let (bus, ends) = self.prepare(Some(Arc::clone(&yard)))?;
+        ends.into_iter().for_each(|end| yard.leave(end));
+        let driver = Driver::begin(yard, Arc::clone(&bus.core.reclaimer), seed);
+        Ok((bus, driver))
+    }
+
+    /// A bus and the ends of its lanes, served by nobody yet.
+    fn prepare(self, yard: Option<Arc<Yard<Subscriber>>>) -> Result<(Bus, Vec<LaneEnd<Subscriber>>), BuildError> {
         let lanes = self.lanes.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         if !(1..=256).contains(&lanes) {
             return Err(BuildError::Lanes(lanes));
@@ -505,29 +547,17 @@ impl BusBuilder {
         let core = Arc::new(BusCore {
             name: self.name,
             closed: AtomicBool::new(false),
-            homes: Homes::new(lanes, self.wait, Arc::clone(&reclaimer), Arc::clone(&budget), most, spares.clone()),
+            homes: Homes::new(lanes, self.wait, Arc::clone(&reclaimer), Arc::clone(&budget), most, spares, yard),
             control: ControlPath::new(Arc::clone(&reclaimer)),
             counters: Counters::new(),
-            reclaimer: Arc::clone(&reclaimer),
+            reclaimer,
             budget,
             totals: Arc::default(),
             late_type_uses: Arc::default(),
             declined_types: self.declined_types,
             names: Mutex::default(),
         });
-        // From here on a failure ends the lanes that have started.
-        let bus = Bus { _last: Arc::new(LastHandle(Arc::clone(&core))), core };
-        for (index, end) in ends.into_iter().enumerate() {
-            let setup =
-                WorkerSetup { core: self.pinning.core_of(index), wait: self.wait, reclaimer: Arc::clone(&reclaimer) };
-            bus.core.homes.adopt(worker::spawn(end, setup, spares.clone()).map_err(BuildError::Thread)?);
-        }
-        if let (Some(period), Some(spares)) = (self.watchdog, spares) {
-            let homes = &bus.core.homes;
-            let dog = Watchdog::start(period, &homes.lanes, spares, Arc::clone(&homes.watch));
-            homes.adopt(dog.map_err(BuildError::Thread)?);
-        }
-        Ok(bus)
+        Ok((Bus { _last: Arc::new(LastHandle(Arc::clone(&core))), core }, ends))
     }
 }
 

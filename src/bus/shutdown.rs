@@ -19,7 +19,7 @@ use super::change::{ChangeKind, SubscriptionChange, unique_id};
 use super::subscriber::Subscriber;
 use crate::error::{Culprit, ShutdownError};
 use crate::exec::audience::Identified;
-use crate::exec::frames::WaitPlan;
+use crate::exec::frames::{self, WaitPlan};
 use crate::exec::lane::Control;
 use crate::reclaim;
 use crate::sync::{Arc, thread};
@@ -90,7 +90,7 @@ pub(super) fn shutdown(bus: &Arc<BusCore>, limit: Duration) -> Result<ShutdownRe
 /// Phases 3 and 4.
 pub(crate) fn finish(bus: &BusCore, limit: Duration, deadline: Instant) -> Result<ShutdownReport, ShutdownError> {
     let mut ended = bus.control.leaving().len();
-    let topics = bus.live_topics();
+    let topics = bus.topics_by_age();
     for topic in &topics {
         for subscriber in bus.control.evict(topic) {
             if subscriber.leave() {
@@ -117,18 +117,22 @@ pub(crate) fn finish(bus: &BusCore, limit: Duration, deadline: Instant) -> Resul
     if culprits.is_empty() {
         bus.homes.join_threads(deadline);
     }
+    // A bus without threads: its lanes end here.
+    while frames::drive() {}
     while bus.reclaimer.is_pending() {
         bus.reclaimer.tick();
         if Instant::now() >= deadline {
             break;
         }
         // Somebody is pinned, or a lane has yet to free what it was told to.
-        thread::yield_now();
+        if !frames::drive() {
+            thread::yield_now();
+        }
     }
     if !culprits.is_empty() {
         return Err(ShutdownError { deadline: limit, culprits });
     }
-    let topics = bus.live_topics();
+    let topics = bus.topics_by_age();
     let topics = topics
         .iter()
         .map(|topic| Alive { name: topic.name.to_string(), location: topic.location.to_string() })

@@ -9,6 +9,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,8 +30,27 @@ pub(super) trait Helper {
     fn doze(&self, still_waiting: &dyn Fn() -> bool, timeout: Option<Duration>);
 }
 
+impl<T: Helper> Helper for Arc<T> {
+    fn depth(&self) -> usize {
+        (**self).depth()
+    }
+    fn runs(&self, id: u64) -> bool {
+        (**self).runs(id)
+    }
+    fn running(&self, into: &mut Vec<u64>) {
+        (**self).running(into);
+    }
+    fn help(&self) -> bool {
+        (**self).help()
+    }
+    fn doze(&self, still_waiting: &dyn Fn() -> bool, timeout: Option<Duration>) {
+        (**self).doze(still_waiting, timeout);
+    }
+}
+
 local! {
-    static WORKER: RefCell<Option<Arc<dyn Helper>>> = const { RefCell::new(None) };
+    static WORKER: RefCell<Option<Rc<dyn Helper>>> = const { RefCell::new(None) };
+    static DRIVERS: RefCell<Vec<Rc<dyn Helper>>> = const { RefCell::new(Vec::new()) };
     static INLINE: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -38,7 +58,7 @@ local! {
 pub(super) struct Serving(());
 
 impl Serving {
-    pub(super) fn begin(worker: Arc<dyn Helper>) -> Self {
+    pub(super) fn begin(worker: Rc<dyn Helper>) -> Self {
         WORKER.with(|slot| *slot.borrow_mut() = Some(worker));
         Self(())
     }
@@ -47,6 +67,25 @@ impl Serving {
 impl Drop for Serving {
     fn drop(&mut self) {
         let _ = WORKER.try_with(|slot| slot.borrow_mut().take());
+    }
+}
+
+/// Makes this thread known as the one that drives lanes without threads, while the result lives.
+#[cfg_attr(not(feature = "ext"), allow(dead_code))]
+pub(super) struct Driving(Rc<dyn Helper>);
+
+#[cfg_attr(not(feature = "ext"), allow(dead_code))]
+impl Driving {
+    pub(super) fn begin(driver: Rc<dyn Helper>) -> Self {
+        let _ = DRIVERS.try_with(|drivers| drivers.borrow_mut().push(Rc::clone(&driver)));
+        Self(driver)
+    }
+}
+
+impl Drop for Driving {
+    fn drop(&mut self) {
+        let other = |driver: &Rc<dyn Helper>| !std::ptr::addr_eq(Rc::as_ptr(driver), Rc::as_ptr(&self.0));
+        let _ = DRIVERS.try_with(|drivers| drivers.borrow_mut().retain(other));
     }
 }
 
@@ -66,8 +105,28 @@ impl Drop for InlineFrame {
     }
 }
 
-fn worker() -> Option<Arc<dyn Helper>> {
+fn worker() -> Option<Rc<dyn Helper>> {
     WORKER.try_with(|slot| slot.borrow().clone()).ok().flatten()
+}
+
+fn drivers() -> Vec<Rc<dyn Helper>> {
+    DRIVERS.try_with(|drivers| drivers.borrow().clone()).unwrap_or_default()
+}
+
+/// Those through whom this thread serves lanes: its worker, if it is one's thread, then its drivers.
+fn helpers() -> Vec<Rc<dyn Helper>> {
+    worker().into_iter().chain(drivers()).collect()
+}
+
+/// Serves one thing of the lanes this thread drives; false if there was nothing, or too much on the stack.
+pub(crate) fn drive() -> bool {
+    drivers().iter().any(|driver| driver.depth() < DEEPEST && driver.help())
+}
+
+/// Whether this thread drives lanes that have no threads.
+#[cfg_attr(not(feature = "ext"), allow(dead_code))]
+pub(crate) fn is_driver_thread() -> bool {
+    DRIVERS.try_with(|drivers| !drivers.borrow().is_empty()).unwrap_or(false)
 }
 
 /// Whether the calling thread serves a lane.
@@ -78,7 +137,7 @@ pub(crate) fn is_worker_thread() -> bool {
 /// Whether the member's handler is on this thread's stack.
 pub(crate) fn is_running_here(id: u64) -> bool {
     INLINE.try_with(|frames| frames.borrow().contains(&id)).unwrap_or(false)
-        || worker().is_some_and(|worker| worker.runs(id))
+        || helpers().iter().any(|helper| helper.runs(id))
 }
 
 /// Why waiting cannot end, or did not.
@@ -109,11 +168,11 @@ impl WaitPlan {
             return Err(WaitError::OwnHandler);
         }
         let mut waiters = INLINE.try_with(|frames| frames.borrow().clone()).unwrap_or_default();
-        if let Some(worker) = worker() {
-            if worker.depth() >= DEEPEST {
+        for helper in helpers() {
+            if helper.depth() >= DEEPEST {
                 return Err(WaitError::TooDeep);
             }
-            worker.running(&mut waiters);
+            helper.running(&mut waiters);
         }
         if !waiters.is_empty() {
             let mut waits = WAITS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -132,10 +191,10 @@ impl WaitPlan {
     pub(crate) fn wait(&self, completion: &Completion, timeout: Option<Duration>) -> Result<(), WaitError> {
         // A limit beyond what the clock can say is none.
         let deadline = timeout.and_then(|limit| Instant::now().checked_add(limit));
-        let worker = worker();
+        let helpers = helpers();
         let mut registered = false;
         while !completion.is_done() {
-            let helped = worker.as_ref().is_some_and(|worker| worker.help());
+            let helped = helpers.iter().any(|helper| helper.help());
             let left = match deadline.map(|at| at.saturating_duration_since(Instant::now())) {
                 Some(Duration::ZERO) if !completion.is_done() => return Err(WaitError::Timeout),
                 left => left,
@@ -149,8 +208,9 @@ impl WaitPlan {
                 completion.wake_thread();
                 continue;
             }
-            match &worker {
-                Some(worker) => worker.doze(&|| !completion.is_done(), left),
+            // A driver dozes for moments only, so that a worker's lane is looked at too.
+            match helpers.last() {
+                Some(helper) => helper.doze(&|| !completion.is_done(), left),
                 None => park::sleep(left),
             }
         }

@@ -29,6 +29,18 @@ impl<M: Member> Worker<M> {
         self.hold.enter(id);
         result
     }
+
+    /// Does something while the handler that runs now counts as waiting; told whether the lane is still here.
+    pub(super) fn beside<R>(&self, f: impl FnOnce(bool) -> R) -> R {
+        self.outside(|id, holds| {
+            self.waiting.borrow_mut().push(id);
+            self.helping.set(self.helping.get() + 1);
+            let result = f(holds);
+            self.helping.set(self.helping.get() - 1);
+            self.waiting.borrow_mut().pop();
+            result
+        })
+    }
 }
 
 impl<M: Member> Helper for Worker<M> {
@@ -48,14 +60,12 @@ impl<M: Member> Helper for Worker<M> {
     }
 
     fn help(&self) -> bool {
-        self.outside(|id, holds| {
+        self.beside(|holds| {
             if !holds || self.ended.get() {
                 return false;
             }
-            self.waiting.borrow_mut().push(id);
-            self.helping.set(self.helping.get() + 1);
             let rest = self.depth.get().checked_sub(1).map(|top| self.walk_at(top)).filter(|walk| !walk.finished.get());
-            let helped = match rest {
+            match rest {
                 Some(walk) => {
                     walk.finished.set(true);
                     self.hold.note_work();
@@ -66,10 +76,7 @@ impl<M: Member> Helper for Worker<M> {
                     true
                 }
                 None => self.turn(),
-            };
-            self.helping.set(self.helping.get() - 1);
-            self.waiting.borrow_mut().pop();
-            helped
+            }
         })
     }
 

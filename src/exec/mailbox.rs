@@ -14,6 +14,7 @@
 #![allow(unsafe_code)]
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::completion::Completion;
@@ -163,7 +164,7 @@ impl<M: Member> Mailbox<M> {
     pub(super) fn serve(self: &Arc<Self>) {
         // SAFETY: the lane does not serve the member until the mailbox is closed, and one thread has the job.
         let token = unsafe { Token::again(self.token) };
-        let _serving = Serving::begin(Arc::clone(self) as Arc<dyn Helper>);
+        let _serving = Serving::begin(Rc::new(Arc::clone(self)));
         self.running.store(false, Ordering::Relaxed);
         let (mut quick_calls, mut last) = (0, false);
         while let Some(item) = self.next(quick_calls, last) {

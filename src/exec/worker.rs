@@ -16,6 +16,9 @@
 //! `loom-tests/tests/lane.rs`, `takeover.rs`.
 #![allow(unsafe_code)]
 
+#[cfg_attr(not(feature = "ext"), allow(dead_code))]
+pub(crate) mod manual;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
@@ -88,7 +91,7 @@ enum Work<M: Member> {
 pub(super) struct Core<M: Member> {
     pub(super) consumer: Consumer<Dispatch<M>>,
     /// Control entries taken over, by position.
-    controls: VecDeque<(Position, Control<M>)>,
+    pub(super) controls: VecDeque<(Position, Control<M>)>,
     pub(super) deferred: HashMap<u64, VecDeque<Deferred<M>>>,
     /// Lists retired while a walk was open.
     retired: Vec<Control<M>>,
@@ -226,7 +229,7 @@ impl<M: Member> Worker<M> {
     pub(crate) fn run(self: Arc<Self>) -> Ended {
         self.lane.served_by(&self);
         message::gather_on_this_thread();
-        let _serving = Serving::begin(Arc::clone(&self) as Arc<dyn Helper>);
+        let _serving = Serving::begin(Rc::new(Arc::clone(&self)));
         if let Some(rest) = self.rest.take() {
             self.walk(rest.message, rest.target, Some(rest.after));
         }
@@ -250,6 +253,11 @@ impl<M: Member> Worker<M> {
                 self.doze(&|| true, nap(self.reclaimer.is_pending()));
             }
         }
+        self.end()
+    }
+
+    /// A stopped lane whose members are gone takes nothing any more.
+    fn end(&self) -> Ended {
         // What publishers that were in the middle have pushed: there is nobody left to take it.
         while self.turn() {}
         if self.hold.is_lost() {

@@ -62,7 +62,12 @@ impl Operation {
 /// # Panics
 /// If they differ.
 pub(crate) fn run(program: &[Operation]) {
-    let mut twins = Twins::new();
+    run_on(bus(1), program);
+}
+
+/// As [`run`], on this new bus.
+pub(crate) fn run_on(bus: Bus, program: &[Operation]) {
+    let mut twins = Twins::new(bus);
     program.iter().for_each(|operation| twins.step(*operation));
     twins.end();
 }
@@ -101,8 +106,7 @@ fn write(log: &RealLog, received: &Received<'_>) {
 }
 
 impl Twins {
-    fn new() -> Self {
-        let bus = bus(1);
+    fn new(bus: Bus) -> Self {
         let format = |n: &u64| Some(n.to_string());
         let kinds = FORMATTERS.map(|bits| {
             let mut kind = MessageType::<u64>::builder("kind");
