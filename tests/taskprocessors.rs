@@ -394,19 +394,18 @@ fn g10_the_last_handle_may_go_in_its_own_task() {
     let drops = Drops::new();
     let (tell, told) = channel();
     let processor = processors.get("own").unwrap();
-    let own = processor.clone();
-    let token = drops.token();
+    let (own, gate) = (processor.clone(), Gate::new());
+    let (token, held) = (drops.token(), gate.clone());
     processor
         .push(move || {
             let _token = token;
             own.push(move || tell.send(Taskprocessor::current().is_none()).unwrap()).unwrap();
-            eventually("the other handle is gone", || {
-                Taskprocessor::current().is_some_and(|current| current.name() == "own")
-            });
-            drop(own);
+            held.pass();
+            drop(own); // the last one
         })
         .unwrap();
     drop(processor);
+    gate.open();
     assert!(next(&told), "what was pushed before is run, without a handle");
     drops.await_all_gone("the task");
     eventually("the name is free", || processors.find("own").is_none());
