@@ -38,6 +38,12 @@ mod real {
         pub(crate) fn swap(&self, value: Arc<T>) -> Arc<T> {
             self.0.swap(value)
         }
+
+        /// Replaces the value if it still is `current`; whether it was.
+        #[cfg(feature = "ext")]
+        pub(crate) fn replace(&self, current: &Arc<T>, value: Arc<T>) -> bool {
+            Arc::ptr_eq(&self.0.compare_and_swap(current, value), current)
+        }
     }
 }
 
@@ -71,6 +77,17 @@ mod twin {
         pub(crate) fn swap(&self, value: Arc<T>) -> Arc<T> {
             std::mem::replace(&mut *lock(&self.0), value)
         }
+
+        #[cfg(feature = "ext")]
+        pub(crate) fn replace(&self, current: &Arc<T>, value: Arc<T>) -> bool {
+            let mut now = lock(&self.0);
+            let is_current = Arc::ptr_eq(&now, current);
+            let old = if is_current { std::mem::replace(&mut *now, value) } else { value };
+            // Not under the lock: its destructor may be a user's.
+            drop(now);
+            drop(old);
+            is_current
+        }
     }
 }
 
@@ -88,6 +105,13 @@ mod tests {
             let weak = Arc::downgrade(&*before);
             drop(before);
             assert!(weak.upgrade().is_none(), "a value goes with its last guard");
+            #[cfg(feature = "ext")]
+            {
+                let first = Arc::clone(&cell.load());
+                assert!(cell.replace(&first, Arc::new(7)) && **cell.load() == 7);
+                assert!(!cell.replace(&first, Arc::new(8)) && **cell.load() == 7);
+                assert!(cell.replace(&Arc::clone(&cell.load()), Arc::new(1)));
+            }
             // Values never go back, and a swap before a load is seen by it.
             std::thread::scope(|scope| {
                 let reader = scope.spawn(|| {
