@@ -29,9 +29,12 @@ pub struct ImplicitPublisher {
 /// Key: node and id.
 type Key = (Option<Eid>, Arc<str>);
 
+/// What keeps the states of a node.
+type ById = HashMap<Arc<str>, Arc<Managed>>;
+
 #[derive(Debug, Default)]
 pub(super) struct Implicit {
-    nodes: Mutex<HashMap<Option<Eid>, HashMap<Arc<str>, Arc<Managed>>>>,
+    nodes: Mutex<HashMap<Option<Eid>, ById>>,
     /// The same without owning, for publishers: read without the lock, written under it.
     known: papaya::HashMap<Key, Weak<Managed>>,
 }
