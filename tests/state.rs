@@ -1236,7 +1236,7 @@ fn run(steps: &[Step]) {
             }
             Step::AddSubscriber(id) => {
                 let id = id.to_string();
-                subscribers.push(if n % 2 == 0 {
+                subscribers.push(if n.is_multiple_of(2) {
                     manager.add_subscriber(&id).unwrap()
                 } else {
                     manager.subscribe_pool(&id, |_| ()).unwrap()
