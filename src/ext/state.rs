@@ -1,1 +1,0 @@
-//! State manager: managed state per id under an "all" topic.
