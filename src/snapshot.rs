@@ -39,11 +39,7 @@ mod real {
             self.0.swap(value)
         }
 
-<<<<<<< HEAD
         /// Replaces the value if it is still `current`. Whether it was.
-=======
-        /// Replaces the value if it still is `current`; whether it was.
->>>>>>> state
         #[cfg(feature = "ext")]
         pub(crate) fn replace(&self, current: &Arc<T>, value: Arc<T>) -> bool {
             Arc::ptr_eq(&self.0.compare_and_swap(current, value), current)
@@ -83,7 +79,6 @@ mod twin {
         }
 
         #[cfg(feature = "ext")]
-<<<<<<< HEAD
         pub(crate) fn replace(&self, current: &Arc<T>, mut value: Arc<T>) -> bool {
             let mut place = lock(&self.0);
             let same = Arc::ptr_eq(&place, current);
@@ -92,16 +87,6 @@ mod twin {
             }
             drop(place);
             same
-=======
-        pub(crate) fn replace(&self, current: &Arc<T>, value: Arc<T>) -> bool {
-            let mut now = lock(&self.0);
-            let is_current = Arc::ptr_eq(&now, current);
-            let old = if is_current { std::mem::replace(&mut *now, value) } else { value };
-            // Not under the lock: its destructor may be a user's.
-            drop(now);
-            drop(old);
-            is_current
->>>>>>> state
         }
     }
 }
@@ -122,17 +107,10 @@ mod tests {
             assert!(weak.upgrade().is_none(), "a value goes with its last guard");
             #[cfg(feature = "ext")]
             {
-<<<<<<< HEAD
                 let now = Arc::clone(&*cell.load());
                 assert!(!cell.replace(&Arc::new(1), Arc::new(9)), "an equal value is not the same one");
                 assert!(cell.replace(&now, Arc::new(1)) && !cell.replace(&now, Arc::new(9)));
                 assert_eq!(**cell.load(), 1);
-=======
-                let first = Arc::clone(&cell.load());
-                assert!(cell.replace(&first, Arc::new(7)) && **cell.load() == 7);
-                assert!(!cell.replace(&first, Arc::new(8)) && **cell.load() == 7);
-                assert!(cell.replace(&Arc::clone(&cell.load()), Arc::new(1)));
->>>>>>> state
             }
             // Values never go back, and a swap before a load is seen by it.
             std::thread::scope(|scope| {
