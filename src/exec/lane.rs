@@ -159,7 +159,18 @@ impl<M: Member> Lane<M> {
     /// Whether ordinary messages should be refused now.
     #[inline]
     pub(crate) fn is_full(&self) -> bool {
-        self.ring.is_full() || self.flooded.load(Ordering::Relaxed)
+        self.ring.is_full() || self.flooded.load(Ordering::Relaxed) && self.is_flooded()
+    }
+
+    /// Whether the budget is still used up: others may have given back what they had.
+    #[cold]
+    fn is_flooded(&self) -> bool {
+        let flooded = self.budget.is_exceeded();
+        if !flooded {
+            // A mailbox that says otherwise at the same moment says so again with its next entry.
+            self.flooded.store(false, Ordering::Relaxed);
+        }
+        flooded
     }
 
     /// Queues a dispatch.
