@@ -258,13 +258,16 @@ impl<M: Member> Worker<M> {
 
     /// A stopped lane whose members are gone takes nothing any more.
     fn end(&self) -> Ended {
-        // What publishers that were in the middle have pushed: there is nobody left to take it.
-        while self.turn() {}
-        if self.hold.is_lost() {
-            return Ended::Lost;
+        // Ended already: it was taken over from a worker that had come this far.
+        if !self.ended.get() {
+            // What publishers that were in the middle have pushed: there is nobody left to take it.
+            while self.turn() {}
+            if self.hold.is_lost() {
+                return Ended::Lost;
+            }
+            // From here on a list may be freed at once by whoever lets it go: no dispatch is looked at.
+            self.ended.set(true);
         }
-        // From here on a list may be freed at once by whoever lets it go: no dispatch is looked at.
-        self.ended.set(true);
         let rest = self.lane.close();
         self.with(|core| core.controls.extend(rest));
         while let Some((_, control)) = self.with(|core| core.controls.pop_front()) {
