@@ -210,10 +210,16 @@ impl<M: Member> Lane<M> {
         lock(&self.server).worker.upgrade()
     }
 
-    /// A mailbox for a member whose handler is stuck; `waiting` stood aside for it.
-    pub(super) fn open_mailbox(&self, id: u64, quick: Duration, waiting: VecDeque<Deferred<M>>) -> Arc<Mailbox<M>> {
+    /// A mailbox for a member whose handler is stuck; `waiting` stood aside for it. `over`: in its final message.
+    pub(super) fn open_mailbox(
+        &self,
+        id: u64,
+        quick: Duration,
+        waiting: VecDeque<Deferred<M>>,
+        over: bool,
+    ) -> Arc<Mailbox<M>> {
         let (budget, flooded) = (Arc::clone(&self.budget), Arc::clone(&self.flooded));
-        let mailbox = Arc::new(Mailbox::new(id, self.token, quick, waiting, budget, flooded));
+        let mailbox = Arc::new(Mailbox::new(id, self.token, quick, waiting, over, budget, flooded));
         lock(&self.server).mailboxes.push(Arc::clone(&mailbox));
         mailbox
     }

@@ -147,6 +147,8 @@ pub(crate) struct Worker<M: Member> {
     pub(super) stop: Cell<bool>,
     /// The lane takes nothing any more.
     pub(super) ended: Cell<bool>,
+    /// The member that got its final message last: nothing comes after it.
+    pub(super) finishing: Cell<u64>,
     /// The rest of a walk that was taken over.
     pub(super) rest: Cell<Option<Rest<M>>>,
     /// Mailboxes of the members on this stack, once the lane is lost.
@@ -203,6 +205,7 @@ impl<M: Member> Worker<M> {
             helping: Cell::new(0),
             stop: Cell::new(false),
             ended: Cell::new(false),
+            finishing: Cell::new(0),
             rest: Cell::default(),
             left_behind: RefCell::default(),
             wait,
@@ -322,6 +325,7 @@ impl<M: Member> Worker<M> {
             Control::Finish(member, message) => {
                 let id = member.id();
                 let Err(item) = self.divert(id, Deferred::Finish(member, message)) else { return };
+                self.finishing.set(id);
                 self.hold.enter(id);
                 item.serve(&self.token);
                 if !self.hold.leave(self.fenced) {
@@ -390,6 +394,9 @@ impl<M: Member> Worker<M> {
                 next
             });
             let Some(item) = next else { return };
+            if matches!(item, Deferred::Finish(..)) {
+                self.finishing.set(id);
+            }
             self.hold.step();
             self.hold.enter(id);
             item.serve(&self.token);
