@@ -14,14 +14,7 @@ fn builder() -> BusBuilder {
 }
 
 /// On a lane, waits at the gate when it gets `at`, and writes down what it gets.
-fn stuck_at(
-    topic: &Topic,
-    lane: usize,
-    kind: &MessageType<u64>,
-    at: u64,
-    gate: &Gate,
-    log: &Log,
-) -> Subscription {
+fn stuck_at(topic: &Topic, lane: usize, kind: &MessageType<u64>, at: u64, gate: &Gate, log: &Log) -> Subscription {
     let (gate, log) = (gate.clone(), log.clone());
     let handle = move |received: &Received<'_>| {
         if received.payload::<u64>() == Some(&at) {
@@ -80,7 +73,9 @@ fn g09_a_lane_takes_messages_again_when_others_have_given_memory_back() {
         // One more for the first while there is too little.
         let first = topics[0].publish(kind.message(1)).is_ok();
         assert!(first, "nothing waits for the first yet");
-        eventually("that is in the first's mailbox", || bus.stats().lanes[0].depth == 0 && bus.stats().lanes[0].served >= 2);
+        eventually("that is in the first's mailbox", || {
+            bus.stats().lanes[0].depth == 0 && bus.stats().lanes[0].served >= 2
+        });
         gates[0].open();
         eventually("the first has all", || logs[0].values() == [0, 1]);
         gates[1].open();

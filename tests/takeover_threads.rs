@@ -16,7 +16,8 @@ impl NoThreads {
         let mut old = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
         // SAFETY: fills the struct it is given.
         assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_AS, &raw mut old) }, 0);
-        let pages: u64 = std::fs::read_to_string("/proc/self/statm").unwrap().split(' ').next().unwrap().parse().unwrap();
+        let pages: u64 =
+            std::fs::read_to_string("/proc/self/statm").unwrap().split(' ').next().unwrap().parse().unwrap();
         let limit = libc::rlimit { rlim_cur: pages * 4096 + (1 << 20), ..old };
         // SAFETY: reads the struct it is given.
         assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) }, 0);
@@ -35,8 +36,13 @@ impl Drop for NoThreads {
 #[test]
 fn g07_g08_no_lane_is_taken_without_a_thread_for_it() {
     must_end(|| {
-        let bus =
-            Bus::builder().name("test").lanes(1).pinning(Pinning::Off).watchdog(Duration::from_micros(500)).build().unwrap();
+        let bus = Bus::builder()
+            .name("test")
+            .lanes(1)
+            .pinning(Pinning::Off)
+            .watchdog(Duration::from_micros(500))
+            .build()
+            .unwrap();
         let kind = number(&bus);
         let (topic, side) = (bus.topic("t").unwrap(), bus.topic("side").unwrap());
         let gate = Gate::new();
