@@ -147,6 +147,8 @@ pub(crate) struct Worker<M: Member> {
     pub(super) stop: Cell<bool>,
     /// The lane takes nothing any more.
     pub(super) ended: Cell<bool>,
+    /// The member that got its final message last: nothing comes after it.
+    pub(super) finishing: Cell<u64>,
     /// The rest of a walk that was taken over.
     pub(super) rest: Cell<Option<Rest<M>>>,
     /// Mailboxes of the members on this stack, once the lane is lost.
@@ -203,6 +205,7 @@ impl<M: Member> Worker<M> {
             helping: Cell::new(0),
             stop: Cell::new(false),
             ended: Cell::new(false),
+            finishing: Cell::new(0),
             rest: Cell::default(),
             left_behind: RefCell::default(),
             wait,
@@ -258,13 +261,16 @@ impl<M: Member> Worker<M> {
 
     /// A stopped lane whose members are gone takes nothing any more.
     fn end(&self) -> Ended {
-        // What publishers that were in the middle have pushed: there is nobody left to take it.
-        while self.turn() {}
-        if self.hold.is_lost() {
-            return Ended::Lost;
+        // Ended already: it was taken over from a worker that had come this far.
+        if !self.ended.get() {
+            // What publishers that were in the middle have pushed: there is nobody left to take it.
+            while self.turn() {}
+            if self.hold.is_lost() {
+                return Ended::Lost;
+            }
+            // From here on a list may be freed at once by whoever lets it go: no dispatch is looked at.
+            self.ended.set(true);
         }
-        // From here on a list may be freed at once by whoever lets it go: no dispatch is looked at.
-        self.ended.set(true);
         let rest = self.lane.close();
         self.with(|core| core.controls.extend(rest));
         while let Some((_, control)) = self.with(|core| core.controls.pop_front()) {
@@ -319,6 +325,7 @@ impl<M: Member> Worker<M> {
             Control::Finish(member, message) => {
                 let id = member.id();
                 let Err(item) = self.divert(id, Deferred::Finish(member, message)) else { return };
+                self.finishing.set(id);
                 self.hold.enter(id);
                 item.serve(&self.token);
                 if !self.hold.leave(self.fenced) {
@@ -387,6 +394,9 @@ impl<M: Member> Worker<M> {
                 next
             });
             let Some(item) = next else { return };
+            if matches!(item, Deferred::Finish(..)) {
+                self.finishing.set(id);
+            }
             self.hold.step();
             self.hold.enter(id);
             item.serve(&self.token);
