@@ -43,6 +43,30 @@ impl<M: Member> Worker<M> {
     }
 }
 
+/// Calls shorter than that bring a member that waited back to its lane.
+const QUICK: Duration = Duration::from_millis(1);
+
+impl<M: Member> Worker<M> {
+    /// Gives the lane to a spare thread, if it has work and there is one: what would be helped with here lies
+    /// above the waiting handler on this stack, and could keep it there.
+    fn hand_over(&self) -> bool {
+        let Some(spares) = &self.spares else { return false };
+        let has_work = self.outside(|_, holds| {
+            holds
+                && !self.ended.get()
+                && (self.depth.get().checked_sub(1).is_some_and(|top| !self.walk_at(top).finished.get())
+                    || self.lane.has_controls()
+                    || self.with(|core| core.has_work()))
+        });
+        if !has_work || !spares.reserve() {
+            return false;
+        }
+        // As the watchdog would: the handler that runs is in foreign code as far as the lane is concerned.
+        let next = self.take_over(self.hold.look(), QUICK);
+        next.map(|next| spares.serve_lane(next)).is_some()
+    }
+}
+
 impl<M: Member> Helper for Worker<M> {
     fn depth(&self) -> usize {
         self.outside(|_, _| self.helping.get())
@@ -60,6 +84,9 @@ impl<M: Member> Helper for Worker<M> {
     }
 
     fn help(&self) -> bool {
+        if self.hand_over() {
+            return false;
+        }
         self.beside(|holds| {
             if !holds || self.ended.get() {
                 return false;

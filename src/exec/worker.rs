@@ -116,6 +116,11 @@ impl<M: Member> Core<M> {
         Some(Work::Dispatch(dispatch))
     }
 
+    /// Whether something is queued.
+    pub(super) fn has_work(&self) -> bool {
+        !self.controls.is_empty() || self.consumer.has_more()
+    }
+
     #[cold]
     fn take_controls(&mut self, lane: &Lane<M>) {
         for (position, control) in lane.take_controls() {
