@@ -1,7 +1,9 @@
-//! What a worker does while a handler on its stack waits: it serves its lane meanwhile.
+//! What a worker does while a handler on its stack waits: it hands its lane to a spare thread, as if the
+//! handler had got stuck; without one it serves the lane meanwhile itself.
 //!
 //! ```text
-//!   a handler waits (join, publish_sync) ─► help: the same turns, deeper on this stack
+//!   a handler waits (join, publish_sync) ─► a spare, and work on the lane? ─► it has the lane (`takeover`)
+//!                                        ─► else help: the same turns, deeper on this stack
 //!     what is for a member whose handler is below on the stack waits in `deferred` until that
 //!     handler returns; lists retired meanwhile are freed at the bottom
 //! ```
@@ -10,6 +12,10 @@
 //! when the handler returns, the outer walk sees that there is nothing left of it. These are called
 //! from inside a handler: each steps out of it first, so that the lane is not taken over in the middle,
 //! and if it has been, there is nothing to help with.
+//!
+//! Handing over comes first because helping buries the waiting handler: it cannot go on before what was
+//! helped with returns, and if that needs a lock which the waiting handler holds, neither ever does
+//! (`takeover_more.rs`: `g07_a_handler_may_hold_a_lock_of_its_own_while_it_waits`).
 //!
 //! Guarantees: order and one at a time as in `worker`. Models: `loom-tests/tests/lane.rs`, `bus.rs`.
 
