@@ -284,7 +284,10 @@ impl<M: Member> Lane<M> {
 
     /// A member has had its final message, or will get none.
     pub(crate) fn member_left(&self) {
-        self.members.fetch_sub(1, Ordering::Release);
+        // A stopped lane that sleeps has waited for this: its last member may have ended elsewhere.
+        if self.members.fetch_sub(1, Ordering::Release) == 1 && self.ring.take_sleep_mark() {
+            self.wake();
+        }
     }
 
     /// Members that are still to be served.
