@@ -10,6 +10,7 @@
 
 mod change;
 mod control;
+mod feedback;
 mod forward;
 mod homes;
 pub(crate) mod shutdown;
@@ -48,6 +49,7 @@ use crate::stats::{Count, Counters};
 use crate::sync::plain::AtomicU64;
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak, fence, lock, scaled, thread};
 use control::ControlPath;
+use feedback::FeedbackLimit;
 use homes::Homes;
 use subscriber::{Subscriber, Totals};
 use topic::TopicInner;
@@ -88,6 +90,7 @@ pub(crate) struct BusCore {
     pub(crate) reclaimer: Arc<Reclaimer>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) totals: Arc<Totals>,
+    pub(crate) feedback: FeedbackLimit,
     late_type_uses: Arc<AtomicU64>,
     declined_types: HashSet<Box<str>>,
     names: Mutex<HashMap<Arc<str>, Weak<TopicInner>>>,
@@ -281,6 +284,7 @@ impl Bus {
             published: core.counters.sum(Count::Published),
             unwanted: core.counters.sum(Count::Unwanted),
             refused: core.counters.sum(Count::Refused),
+            feedback: core.feedback.refused(),
             delivered: core.totals.delivered.load(Ordering::Relaxed),
             late: core.totals.late.load(Ordering::Relaxed),
             panics: core.totals.panics.load(Ordering::Relaxed),
@@ -331,6 +335,8 @@ pub struct BusStats {
     pub unwanted: u64,
     /// Publishes refused because a queue was full.
     pub refused: u64,
+    /// Publishes refused because of [`BusBuilder::feedback_limit`].
+    pub feedback: u64,
     /// Messages handed to handlers, final ones not counted.
     pub delivered: u64,
     /// Messages that came after a subscription's final one (published while it was leaving).
@@ -403,6 +409,7 @@ pub struct BusBuilder {
     declined_types: HashSet<Box<str>>,
     watchdog: Option<Duration>,
     spare_threads: usize,
+    feedback_limit: Option<u16>,
 }
 
 impl Default for BusBuilder {
@@ -417,6 +424,7 @@ impl Default for BusBuilder {
             declined_types: HashSet::new(),
             watchdog: Some(DEFAULT_PERIOD),
             spare_threads: 64,
+            feedback_limit: None,
         }
     }
 }
@@ -479,6 +487,18 @@ impl BusBuilder {
     #[must_use]
     pub fn spare_threads(mut self, most: usize) -> Self {
         self.spare_threads = most;
+        self
+    }
+
+    /// Refuses a publish inside a handler whose message would be deeper than this: it has come through
+    /// `limit` handlers, each publishing from within, and goes through one more
+    /// ([`PublishError::Feedback`](crate::PublishError::Feedback)). Ends loops of handlers that answer each
+    /// other. `None` (default): no limit. See [`Message::depth`](crate::Message::depth).
+    ///
+    /// Real systems are a few deep; 32 is a limit that only loops reach.
+    #[must_use]
+    pub fn feedback_limit(mut self, limit: impl Into<Option<u16>>) -> Self {
+        self.feedback_limit = limit.into();
         self
     }
 
@@ -553,6 +573,7 @@ impl BusBuilder {
             reclaimer,
             budget,
             totals: Arc::default(),
+            feedback: FeedbackLimit::new(self.feedback_limit),
             late_type_uses: Arc::default(),
             declined_types: self.declined_types,
             names: Mutex::default(),
