@@ -3,7 +3,9 @@
 #![allow(missing_docs)]
 mod common;
 
-use common::{DELIVERIES, Drops, Gate, OpenAtEnd, PATIENCE, Random, bus, eventually, lock, must_end, next, number, stress};
+use common::{
+    DELIVERIES, Drops, Gate, OpenAtEnd, PATIENCE, Random, bus, eventually, lock, must_end, next, number, stress,
+};
 use proptest::prelude::*;
 use stasis_bus::claim::{Choice, Claim, ClaimQueue, Claimant, Unclaimed};
 use stasis_bus::{Delivery, Message};
@@ -49,7 +51,9 @@ fn claimants_take_turns() {
         for n in 0..9 {
             topic.publish(kind.message(n)).unwrap();
             // One after the other, so that all are idle each time.
-            eventually("it is taken", || done(&queue, n + 1) && agents.iter().map(Claimant::taken).sum::<u64>() == n + 1);
+            eventually("it is taken", || {
+                done(&queue, n + 1) && agents.iter().map(Claimant::taken).sum::<u64>() == n + 1
+            });
         }
         let turns: Vec<_> = lock(&log).iter().map(|entry| entry.0.unwrap()).collect();
         assert_eq!(turns, [0, 1, 2, 0, 1, 2, 0, 1, 2], "{delivery:?}");
@@ -151,10 +155,11 @@ fn messages_wait_for_busy_claimants_up_to_a_limit() {
     let bus = bus(1);
     let (kind, topic) = (number(&bus), bus.topic("calls").unwrap());
     let (lost, overflow) = channel();
-    let queue = ClaimQueue::with(topic.subscriber().accept(&kind), Choice::default(), 3, move |message: &Message, why| {
-        lost.send((value(message), why)).unwrap();
-    })
-    .unwrap();
+    let queue =
+        ClaimQueue::with(topic.subscriber().accept(&kind), Choice::default(), 3, move |message: &Message, why| {
+            lost.send((value(message), why)).unwrap();
+        })
+        .unwrap();
     let log = Log::default();
     let gate = Gate::new();
     let _open = OpenAtEnd(gate.clone());

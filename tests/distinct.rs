@@ -74,7 +74,8 @@ fn a_removed_key_is_news_again_and_takes_no_memory() {
 #[test]
 fn a_refused_publish_is_not_remembered() {
     // A lane that takes nothing: its one handler waits, and its queue is small.
-    let bus = Bus::builder().lanes(1).pinning(Pinning::Off).ring_capacity(1024).memory_budget(1 << 15).watchdog(None).build();
+    let bus =
+        Bus::builder().lanes(1).pinning(Pinning::Off).ring_capacity(1024).memory_budget(1 << 15).watchdog(None).build();
     let bus = bus.unwrap();
     let topic = bus.topic("t").unwrap();
     let states = states(&bus, &topic);

@@ -154,7 +154,11 @@ fn a_handler_whose_lane_was_taken_over_keeps_its_depth() {
     let (sender, seen) = channel();
     let _after = after.subscriber().accept(&kind).subscribe({
         let sender = sender.clone();
-        move |received| if !received.is_final() { sender.send(received.depth()).unwrap() }
+        move |received| {
+            if !received.is_final() {
+                sender.send(received.depth()).unwrap()
+            }
+        }
     });
     let _slow = slow.subscriber().accept(&kind).subscribe({
         let (gate, kind, after) = (gate.clone(), kind.clone(), after.clone());

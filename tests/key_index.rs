@@ -206,10 +206,11 @@ fn who_joins_an_ending_index_ends_too() {
             let joins = scope.spawn(|| {
                 let join = |n| {
                     let token = drops.token();
-                    index.subscribe(n, move |_: &KeyReceived<'_, u64>| {
-                        let _ = &token;
-                    })
-                    .ok()
+                    index
+                        .subscribe(n, move |_: &KeyReceived<'_, u64>| {
+                            let _ = &token;
+                        })
+                        .ok()
                 };
                 (0..20_u64).map_while(join).collect()
             });

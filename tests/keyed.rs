@@ -179,11 +179,15 @@ fn messages_without_a_key_are_one_key() {
     let (kind, topic) = (kind(&bus), bus.topic("t").unwrap());
     let log = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&log);
-    let states = keyed::subscribe(topic.subscriber().accept(&kind), |_| None, move |received| {
-        if let Some((_, n)) = received.payload::<Device>() {
-            lock(&seen).push((received.shard(), *n));
-        }
-    })
+    let states = keyed::subscribe(
+        topic.subscriber().accept(&kind),
+        |_| None,
+        move |received| {
+            if let Some((_, n)) = received.payload::<Device>() {
+                lock(&seen).push((received.shard(), *n));
+            }
+        },
+    )
     .unwrap();
     (0..100).for_each(|n| topic.publish(kind.message((n, n))).unwrap());
     states.unsubscribe().wait_timeout(PATIENCE).unwrap();

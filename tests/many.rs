@@ -7,8 +7,8 @@ mod common;
 use common::{PATIENCE, bus, eventually, number};
 use stasis_bus::key_index::{KeyIndex, KeyReceived};
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicIsize, AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicIsize, AtomicU64, Ordering};
 
 struct Counting;
 

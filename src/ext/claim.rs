@@ -248,7 +248,10 @@ impl ClaimQueue {
     /// # Errors
     /// As [`SubscriberBuilder::subscribe`].
     #[track_caller]
-    pub fn claimant(&self, handler: impl FnMut(&Message) -> Claim + Send + 'static) -> Result<Claimant, SubscribeError> {
+    pub fn claimant(
+        &self,
+        handler: impl FnMut(&Message) -> Claim + Send + 'static,
+    ) -> Result<Claimant, SubscribeError> {
         self.claimant_on(Delivery::Lane(Home::LeastLoaded), handler)
     }
 

@@ -40,7 +40,9 @@ use std::time::Duration;
 
 use self::dispatch::{Change, Dispatcher, Joining, Seat};
 use self::interest::Interest;
-use crate::bus::{ChangeKind, Completion, Delivery, Forward, Subscription, SubscriptionChange, SubscriptionStats, Topic};
+use crate::bus::{
+    ChangeKind, Completion, Delivery, Forward, Subscription, SubscriptionChange, SubscriptionStats, Topic,
+};
 use crate::error::{Closed, JoinError, PublishError, SubscribeError};
 use crate::exec::completion::{Completion as Done, TaskSlot};
 use crate::exec::frames::{WaitError, WaitPlan};
@@ -456,12 +458,14 @@ impl<K: Key> KeyCompletion<K> {
         }
         // All subscribers of an index are served by its one subscription.
         let served_by = self.core.subscription.get().copied().unwrap_or_default();
-        WaitPlan::announce(served_by).and_then(|plan| plan.wait(&self.ticket.done, limit)).map_err(|error| match error {
-            WaitError::OwnHandler => JoinError::OwnHandler,
-            WaitError::Circular => JoinError::Circular,
-            WaitError::TooDeep => JoinError::TooDeep,
-            WaitError::Timeout => JoinError::Timeout,
-        })
+        WaitPlan::announce(served_by).and_then(|plan| plan.wait(&self.ticket.done, limit)).map_err(
+            |error| match error {
+                WaitError::OwnHandler => JoinError::OwnHandler,
+                WaitError::Circular => JoinError::Circular,
+                WaitError::TooDeep => JoinError::TooDeep,
+                WaitError::Timeout => JoinError::Timeout,
+            },
+        )
     }
 }
 
