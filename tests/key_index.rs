@@ -115,7 +115,7 @@ fn g05_what_was_published_before_then_one_final_message() {
     assert_ne!(one.id(), two.id());
     (1..=3).for_each(|n| topic.publish(kind.message((1, n))).unwrap());
     let end = one.unsubscribe();
-    let _ = one.unsubscribe();
+    drop(one.unsubscribe());
     topic.publish(kind.message((1, 4))).unwrap();
     end.wait_timeout(PATIENCE).unwrap();
     assert!(one.is_done() && !one.is_subscribed());

@@ -4,6 +4,7 @@
 //! answer is one deeper than what it answers ([`depth`](crate::message::depth)), so a limit ends the loop
 //! where it is: the publish is refused, with a typed error, and the message handed back.
 
+use super::BusBuilder;
 use crate::message::{Message, depth};
 use crate::sync::plain::{AtomicU64, Ordering};
 
@@ -38,5 +39,19 @@ impl FeedbackLimit {
         }
         message.deepen(depth);
         Ok(())
+    }
+}
+
+impl BusBuilder {
+    /// Refuses a publish inside a handler whose message would be deeper than this: it has come through
+    /// `limit` handlers, each publishing from within, and goes through one more
+    /// ([`PublishError::Feedback`](crate::PublishError::Feedback)). Ends loops of handlers that answer each
+    /// other. `None` (default): no limit. See [`Message::depth`](crate::Message::depth).
+    ///
+    /// Real systems are a few deep; 32 is a limit that only loops reach.
+    #[must_use]
+    pub fn feedback_limit(mut self, limit: impl Into<Option<u16>>) -> Self {
+        self.feedback_limit = limit.into();
+        self
     }
 }

@@ -13,6 +13,7 @@ mod control;
 mod feedback;
 mod forward;
 mod homes;
+mod last_handle;
 pub(crate) mod shutdown;
 mod subscriber;
 pub(crate) mod subscribers;
@@ -35,7 +36,6 @@ pub use topic::Topic;
 use crate::clock;
 use crate::error::{BuildError, Closed, ShutdownError, SubscribeError, TypeError};
 use crate::exec::affinity::Pinning;
-use crate::exec::frames;
 use crate::exec::lane::{Lane, LaneEnd, RingSize};
 use crate::exec::spares::Spares;
 use crate::exec::wait::WaitStrategy;
@@ -47,10 +47,11 @@ use crate::reclaim::Reclaimer;
 use crate::ring::Budget;
 use crate::stats::{Count, Counters};
 use crate::sync::plain::AtomicU64;
-use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak, fence, lock, scaled, thread};
+use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak, fence, lock, scaled};
 use control::ControlPath;
 use feedback::FeedbackLimit;
 use homes::Homes;
+use last_handle::LastHandle;
 use subscriber::{Subscriber, Totals};
 use topic::TopicInner;
 
@@ -60,8 +61,6 @@ const LANE_SLOT_BITS: u32 = scaled(9, 1) as u32;
 const ENTRY_BYTES: usize = 16;
 /// Entries one ring may grow to, whatever the budget says.
 const MOST_ENTRIES: usize = 1 << 22;
-/// How long a bus that is dropped without shutdown waits for its handlers.
-const DROP_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long a handler may keep its lane.
 const DEFAULT_PERIOD: Duration = Duration::from_millis(2);
@@ -150,29 +149,6 @@ impl BusCore {
         if names.get(&topic.name).is_some_and(|known| std::ptr::eq(known.as_ptr(), topic)) {
             names.remove(&topic.name);
             give_back(&mut names);
-        }
-    }
-}
-
-/// Shuts the bus down when the last handle is gone.
-#[derive(Debug)]
-struct LastHandle(Arc<BusCore>);
-
-impl Drop for LastHandle {
-    fn drop(&mut self) {
-        let core = Arc::clone(&self.0);
-        let end = move || {
-            if let Err(error) = shutdown::shutdown(&core, DROP_LIMIT) {
-                tracing::warn!(bus = core.name, %error, "a bus was dropped while handlers were running");
-            }
-        };
-        if frames::is_worker_thread() {
-            // In a handler: a lane cannot wait for its own end.
-            if let Err(error) = thread::Builder::new().name("stasis-end".into()).spawn(end) {
-                tracing::error!(%error, "cannot start the thread that ends the bus; its lanes stay");
-            }
-        } else {
-            end();
         }
     }
 }
@@ -487,18 +463,6 @@ impl BusBuilder {
     #[must_use]
     pub fn spare_threads(mut self, most: usize) -> Self {
         self.spare_threads = most;
-        self
-    }
-
-    /// Refuses a publish inside a handler whose message would be deeper than this: it has come through
-    /// `limit` handlers, each publishing from within, and goes through one more
-    /// ([`PublishError::Feedback`](crate::PublishError::Feedback)). Ends loops of handlers that answer each
-    /// other. `None` (default): no limit. See [`Message::depth`](crate::Message::depth).
-    ///
-    /// Real systems are a few deep; 32 is a limit that only loops reach.
-    #[must_use]
-    pub fn feedback_limit(mut self, limit: impl Into<Option<u16>>) -> Self {
-        self.feedback_limit = limit.into();
         self
     }
 

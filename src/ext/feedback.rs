@@ -43,6 +43,8 @@ pub enum TooDeep {
     Warn,
 }
 
+type Notice = Box<dyn Fn(&Message, u16) + Send + Sync>;
+
 /// A topic to publish on from within handlers, with a limit of depth of its own.
 ///
 /// # Examples
@@ -72,7 +74,7 @@ pub struct FeedbackGuard {
     topic: Topic,
     limit: u16,
     action: TooDeep,
-    notice: Box<dyn Fn(&Message, u16) + Send + Sync>,
+    notice: Notice,
     met: AtomicU64,
 }
 
