@@ -283,7 +283,7 @@ fn each_message_is_taken_once_or_falls_back() {
                         let (mut take, mut mood) = (taker(log, who), Random::new(seed + round));
                         let agent = queue.claimant(move |message| match mood.below(4) {
                             0 => Claim::Decline,
-                            1 if value(message) % 7 == 0 => panic!("as asked"),
+                            1 if value(message).is_multiple_of(7) => panic!("as asked"),
                             _ => take(message),
                         });
                         (0..random.below(50)).for_each(|_| thread::yield_now());
