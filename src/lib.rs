@@ -116,7 +116,10 @@ pub use error::{
 pub use exec::affinity::Pinning;
 pub use exec::wait::WaitStrategy;
 #[cfg(feature = "ext")]
-pub use ext::{cache, config, follow, format, pattern, router, state, taskprocessor, testing, topic_pool};
+pub use ext::{
+    cache, claim, config, distinct, feedback, follow, format, key_index, keyed, pattern, router, state, taskprocessor,
+    testing, topic_pool,
+};
 pub use message::{
     AnyMessageType, Eid, Event, FilterMode, Formatters, KeepAll, Message, MessageType, MessageTypeBuilder, Sanitizer,
     Subject, TypeId,

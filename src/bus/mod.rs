@@ -10,8 +10,10 @@
 
 mod change;
 mod control;
+mod feedback;
 mod forward;
 mod homes;
+mod last_handle;
 pub(crate) mod shutdown;
 mod subscriber;
 pub(crate) mod subscribers;
@@ -34,7 +36,6 @@ pub use topic::Topic;
 use crate::clock;
 use crate::error::{BuildError, Closed, ShutdownError, SubscribeError, TypeError};
 use crate::exec::affinity::Pinning;
-use crate::exec::frames;
 use crate::exec::lane::{Lane, LaneEnd, RingSize};
 use crate::exec::spares::Spares;
 use crate::exec::wait::WaitStrategy;
@@ -46,9 +47,11 @@ use crate::reclaim::Reclaimer;
 use crate::ring::Budget;
 use crate::stats::{Count, Counters};
 use crate::sync::plain::AtomicU64;
-use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak, fence, lock, scaled, thread};
+use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak, fence, lock, scaled};
 use control::ControlPath;
+use feedback::FeedbackLimit;
 use homes::Homes;
+use last_handle::LastHandle;
 use subscriber::{Subscriber, Totals};
 use topic::TopicInner;
 
@@ -58,8 +61,6 @@ const LANE_SLOT_BITS: u32 = scaled(9, 1) as u32;
 const ENTRY_BYTES: usize = 16;
 /// Entries one ring may grow to, whatever the budget says.
 const MOST_ENTRIES: usize = 1 << 22;
-/// How long a bus that is dropped without shutdown waits for its handlers.
-const DROP_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long a handler may keep its lane.
 const DEFAULT_PERIOD: Duration = Duration::from_millis(2);
@@ -88,6 +89,7 @@ pub(crate) struct BusCore {
     pub(crate) reclaimer: Arc<Reclaimer>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) totals: Arc<Totals>,
+    pub(crate) feedback: FeedbackLimit,
     late_type_uses: Arc<AtomicU64>,
     declined_types: HashSet<Box<str>>,
     names: Mutex<HashMap<Arc<str>, Weak<TopicInner>>>,
@@ -147,29 +149,6 @@ impl BusCore {
         if names.get(&topic.name).is_some_and(|known| std::ptr::eq(known.as_ptr(), topic)) {
             names.remove(&topic.name);
             give_back(&mut names);
-        }
-    }
-}
-
-/// Shuts the bus down when the last handle is gone.
-#[derive(Debug)]
-struct LastHandle(Arc<BusCore>);
-
-impl Drop for LastHandle {
-    fn drop(&mut self) {
-        let core = Arc::clone(&self.0);
-        let end = move || {
-            if let Err(error) = shutdown::shutdown(&core, DROP_LIMIT) {
-                tracing::warn!(bus = core.name, %error, "a bus was dropped while handlers were running");
-            }
-        };
-        if frames::is_worker_thread() {
-            // In a handler: a lane cannot wait for its own end.
-            if let Err(error) = thread::Builder::new().name("stasis-end".into()).spawn(end) {
-                tracing::error!(%error, "cannot start the thread that ends the bus; its lanes stay");
-            }
-        } else {
-            end();
         }
     }
 }
@@ -281,6 +260,7 @@ impl Bus {
             published: core.counters.sum(Count::Published),
             unwanted: core.counters.sum(Count::Unwanted),
             refused: core.counters.sum(Count::Refused),
+            feedback: core.feedback.refused(),
             delivered: core.totals.delivered.load(Ordering::Relaxed),
             late: core.totals.late.load(Ordering::Relaxed),
             panics: core.totals.panics.load(Ordering::Relaxed),
@@ -331,6 +311,8 @@ pub struct BusStats {
     pub unwanted: u64,
     /// Publishes refused because a queue was full.
     pub refused: u64,
+    /// Publishes refused because of [`BusBuilder::feedback_limit`].
+    pub feedback: u64,
     /// Messages handed to handlers, final ones not counted.
     pub delivered: u64,
     /// Messages that came after a subscription's final one (published while it was leaving).
@@ -403,6 +385,7 @@ pub struct BusBuilder {
     declined_types: HashSet<Box<str>>,
     watchdog: Option<Duration>,
     spare_threads: usize,
+    feedback_limit: Option<u16>,
 }
 
 impl Default for BusBuilder {
@@ -417,6 +400,7 @@ impl Default for BusBuilder {
             declined_types: HashSet::new(),
             watchdog: Some(DEFAULT_PERIOD),
             spare_threads: 64,
+            feedback_limit: None,
         }
     }
 }
@@ -553,6 +537,7 @@ impl BusBuilder {
             reclaimer,
             budget,
             totals: Arc::default(),
+            feedback: FeedbackLimit::new(self.feedback_limit),
             late_type_uses: Arc::default(),
             declined_types: self.declined_types,
             names: Mutex::default(),

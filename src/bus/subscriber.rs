@@ -20,6 +20,7 @@ use crate::exec::inline::InlineQueue;
 use crate::exec::lane::{Control, Lane, Member};
 use crate::exec::serial::{Serial, Token, TokenId};
 use crate::message::Message;
+use crate::message::depth::InHandler;
 use crate::stats::Tally;
 use crate::sync::plain::AtomicU64;
 use crate::sync::{Arc, AtomicBool, Ordering, Weak};
@@ -322,6 +323,7 @@ impl Member for Subscriber {
 
     fn finish(self: &Arc<Self>, token: &Token, message: &Message) {
         let Some(mut entered) = self.handler.enter(token) else { return };
+        let _depth = InHandler::of(message);
         if let Some(handler) = entered.as_deref_mut()
             && let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.call(handler, message, true)))
         {

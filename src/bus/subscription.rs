@@ -64,7 +64,7 @@ impl Default for Delivery {
 /// assert!(records.is_subscribed());
 /// # Ok(()) }
 /// ```
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until `subscribe`"]
 pub struct SubscriberBuilder<'a> {
     topic: &'a Topic,
@@ -85,6 +85,12 @@ impl<'a> SubscriberBuilder<'a> {
             filter: Filter::default(),
             on_panic: PanicPolicy::default(),
         }
+    }
+
+    /// What it subscribes to.
+    #[cfg_attr(not(feature = "ext"), allow(dead_code))]
+    pub(crate) fn topic(&self) -> &'a Topic {
+        self.topic
     }
 
     /// Name for diagnostics.

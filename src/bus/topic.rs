@@ -31,7 +31,7 @@ use crate::exec::audience::Identified;
 use crate::exec::completion::Completion;
 use crate::exec::frames::{WaitError, WaitPlan};
 use crate::exec::part::Part;
-use crate::message::{AnyMessageType, Message, MessageType};
+use crate::message::{AnyMessageType, Message, MessageType, depth};
 use crate::reclaim;
 use crate::snapshot::SnapshotCell;
 use crate::stats::Count;
@@ -114,6 +114,11 @@ impl TopicInner {
 
     /// `control`: finds room in full queues too.
     fn publish_wanted(&self, message: Message, control: bool) -> Result<(), PublishError> {
+        if depth::current() != 0
+            && let Err(message) = self.bus.feedback.pass(&self.name, &message, control)
+        {
+            return Err(PublishError::Feedback(message));
+        }
         let (id, formatters) = (message.type_id(), message.formatters());
         let pin = reclaim::pin();
         // After pinning: shutdown closes first and then waits for those who are pinned.
@@ -171,6 +176,12 @@ impl TopicInner {
 
     pub(crate) fn announce(&self, subscription: u64) {
         self.publish_change(subscription, ChangeKind::Subscribe);
+    }
+
+    /// Publishes what subscriptions of ours have to get: finds room in full queues too.
+    #[cfg_attr(not(feature = "ext"), allow(dead_code))]
+    pub(crate) fn publish_control(&self, message: Message) -> Result<(), PublishError> {
+        self.publish_wanted(message, true)
     }
 
     /// Unsubscribes: off the lists, the others told, the final message queued. Once.
@@ -242,7 +253,10 @@ impl Topic {
     ///
     /// # Errors
     /// [`PublishError::Closed`] after shutdown, [`PublishError::Full`] if a queue is full and the
-    /// memory budget is used up. Nobody got the message then; the error hands it back.
+    /// memory budget is used up, [`PublishError::Feedback`] beyond [`BusBuilder::feedback_limit`]. Nobody got
+    /// the message then; the error hands it back.
+    ///
+    /// [`BusBuilder::feedback_limit`]: crate::BusBuilder::feedback_limit
     #[inline]
     pub fn publish(&self, message: Message) -> Result<(), PublishError> {
         self.0.publish(message)

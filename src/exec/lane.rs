@@ -28,6 +28,7 @@ use super::worker::Worker;
 use crossbeam_utils::CachePadded;
 
 use crate::message::Message;
+use crate::message::depth::InHandler;
 use crate::ring::{Budget, Consumer, Position, Ring, ring};
 use crate::stats::Tally;
 use crate::sync::park::Sleeper;
@@ -46,6 +47,7 @@ pub(crate) trait Member: Identified + Send + Sync + Sized + 'static {
 
     /// As [`deliver`](Self::deliver), with the catching done. Never unwinds.
     fn deliver_caught(self: &Arc<Self>, token: &Token, message: &Message) {
+        let _depth = InHandler::of(message);
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.deliver(token, message))) {
             self.panicked(panic);
         }
