@@ -24,6 +24,7 @@ pub type Log = Arc<Mutex<Vec<usize>>>;
 #[must_use]
 pub fn bus() -> Bus {
     Bus::builder()
+        .watchdog(None)
         .lanes(1)
         .pinning(Pinning::Off)
         .wait(WaitStrategy::Park)

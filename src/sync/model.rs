@@ -4,13 +4,11 @@
 use std::any::Any;
 use std::cell::RefCell;
 use std::rc::Rc;
-#[cfg(feature = "ext")]
-use std::sync::{LockResult, PoisonError};
-#[cfg(feature = "ext")]
-use std::time::Duration;
 
 pub(crate) use loom::cell::UnsafeCell;
 pub(crate) use loom::hint::spin_loop;
+#[cfg(feature = "ext")]
+pub(crate) use loom::sync::Condvar;
 pub(crate) use loom::sync::atomic::{
     AtomicBool, AtomicIsize, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence as raw_fence,
 };
@@ -77,51 +75,6 @@ pub(crate) mod thread {
             })?;
             Ok(JoinHandle { thread, finished })
         }
-    }
-}
-
-/// `std::sync::Condvar`, with the method loom's lacks. Time does not pass in a model.
-#[cfg(feature = "ext")]
-#[derive(Debug, Default)]
-pub(crate) struct Condvar(loom::sync::Condvar);
-
-#[cfg(feature = "ext")]
-impl Condvar {
-    pub(crate) fn new() -> Self {
-        Self(loom::sync::Condvar::new())
-    }
-
-    pub(crate) fn notify_one(&self) {
-        self.0.notify_one();
-    }
-
-    pub(crate) fn notify_all(&self) {
-        self.0.notify_all();
-    }
-
-    pub(crate) fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> LockResult<MutexGuard<'a, T>> {
-        self.0.wait(guard)
-    }
-
-    pub(crate) fn wait_timeout<'a, T>(
-        &self,
-        guard: MutexGuard<'a, T>,
-        limit: Duration,
-    ) -> LockResult<(MutexGuard<'a, T>, loom::sync::WaitTimeoutResult)> {
-        self.0.wait_timeout(guard, limit)
-    }
-
-    /// The result says nothing of time.
-    pub(crate) fn wait_timeout_while<'a, T>(
-        &self,
-        mut guard: MutexGuard<'a, T>,
-        _: Duration,
-        mut is_early: impl FnMut(&mut T) -> bool,
-    ) -> LockResult<(MutexGuard<'a, T>, ())> {
-        while is_early(&mut guard) {
-            guard = self.0.wait(guard).unwrap_or_else(PoisonError::into_inner);
-        }
-        Ok((guard, ()))
     }
 }
 
