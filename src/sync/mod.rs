@@ -46,6 +46,7 @@ pub(crate) mod plain {
 }
 
 #[cfg(not(loom))]
+#[cfg_attr(stasis_schedule, allow(unused_imports))]
 mod real {
     pub(crate) use std::hint::spin_loop;
     #[cfg(feature = "ext")]

@@ -291,7 +291,7 @@ pub(crate) mod thread {
 
         pub(crate) fn is_finished(&self) -> bool {
             super::point();
-            let gone = |place| with(|run| run.threads[place].is == Is::Gone).unwrap_or(true);
+            let gone = |place: usize| with(|run| run.threads[place].is == Is::Gone).unwrap_or(true);
             self.thread.place.map_or_else(|| self.handle.is_finished(), gone)
         }
 
