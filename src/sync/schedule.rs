@@ -193,7 +193,10 @@ pub fn run<R>(seed: u64, body: impl FnOnce() -> R) -> R {
             if std::thread::panicking() {
                 // Those that wait go on without order.
                 let run = RUN.lock().unwrap_or_else(PoisonError::into_inner).take();
-                run.into_iter().flat_map(|run| run.threads).filter_map(|member| member.thread).for_each(|thread| thread.unpark());
+                run.into_iter()
+                    .flat_map(|run| run.threads)
+                    .filter_map(|member| member.thread)
+                    .for_each(|thread| thread.unpark());
             }
             ME.set(None);
         }
