@@ -100,6 +100,12 @@ mod reclaim;
 #[doc(hidden)]
 pub mod reference;
 mod ring;
+#[cfg(stasis_schedule)]
+#[doc(hidden)]
+pub mod schedule {
+    //! Not part of the interface: runs under `--cfg stasis_schedule`.
+    pub use crate::sync::schedule::{pause, run, spawn};
+}
 mod snapshot;
 mod stats;
 mod sync;

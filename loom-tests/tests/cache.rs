@@ -129,7 +129,7 @@ fn removal_against_change() {
 
 /// A reader beside a writer: what it sees is one of the values, never older than what it saw before; what
 /// was told to it by a publish that returned is there.
-/// Mutation: updates announced before the change is made.
+/// Mutation: the entry emptied, then filled.
 #[test]
 fn reading_against_changing() {
     Model::new("reading_against_changing").check(|| {

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  ring, snapshot, exec, bus ──► crate::sync ──► std::sync::atomic, std::thread
-//!                                           └──► loom (cfg(loom))
+//!                                           ├──► loom (cfg(loom))
+//!                                           └──► one thread at a time, from a seed (cfg(stasis_schedule))
 //! ```
 //!
 //! Guarantees: none of its own; every item behaves as the `std` item of the same name. `Arc` is
@@ -19,6 +20,8 @@ mod membarrier;
 #[cfg(loom)]
 mod model;
 pub(crate) mod park;
+#[cfg(stasis_schedule)]
+pub(crate) mod schedule;
 pub(crate) mod stack;
 pub(crate) mod thread_slot;
 
@@ -28,6 +31,14 @@ pub(crate) use std::sync::{Arc, Weak};
 pub(crate) use self::model::*;
 #[cfg(not(loom))]
 pub(crate) use self::real::*;
+#[cfg(all(stasis_schedule, feature = "ext"))]
+pub(crate) use self::schedule::Condvar;
+// These stand before the ones of `real`.
+#[cfg(stasis_schedule)]
+pub(crate) use self::schedule::{
+    AtomicBool, AtomicIsize, AtomicPtr, AtomicU64, AtomicUsize, Global, Mutex, MutexGuard, OnceLock, raw_fence,
+    spin_loop, thread,
+};
 
 /// Atomics that are `std`'s even under loom: statics and counters no protocol depends on.
 pub(crate) mod plain {
@@ -35,6 +46,7 @@ pub(crate) mod plain {
 }
 
 #[cfg(not(loom))]
+#[cfg_attr(stasis_schedule, allow(unused_imports))]
 mod real {
     pub(crate) use std::hint::spin_loop;
     #[cfg(feature = "ext")]
