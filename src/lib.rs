@@ -99,8 +99,9 @@ mod stats;
 mod sync;
 
 pub use bus::{
-    Alive, Bus, BusBuilder, BusStats, ChangeKind, Completion, Delivery, Forward, Handler, Home, LaneStats, PanicPolicy,
-    Received, ShutdownReport, SubscriberBuilder, Subscription, SubscriptionChange, SubscriptionStats, Topic,
+    Alive, Bus, BusBuilder, BusStats, ChangeKind, Completion, Delivery, Drops, Forward, Handler, Home, LaneStats,
+    PanicPolicy, Received, ShutdownReport, SubscriberBuilder, Subscription, SubscriptionChange, SubscriptionStats,
+    Topic,
 };
 pub use clock::Timestamp;
 pub use error::{
@@ -108,6 +109,7 @@ pub use error::{
     TypeError,
 };
 pub use exec::affinity::Pinning;
+pub use exec::buffer::rules::{Key, Overflow};
 pub use exec::wait::WaitStrategy;
 #[cfg(feature = "ext")]
 pub use ext::{cache, config, follow, format, pattern, router, state, taskprocessor, testing, topic_pool};

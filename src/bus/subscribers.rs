@@ -19,6 +19,7 @@ use super::subscriber::{Route, Subscriber};
 /// One snapshot.
 pub(crate) struct Subscribers {
     pub(crate) parts: Box<[Part<Subscriber>]>,
+    /// Those that publishers deliver to themselves: inline ones, and those with a queue of their own.
     pub(crate) inline: Arc<Audience<Subscriber>>,
 }
 
@@ -57,7 +58,7 @@ impl Subscribers {
 
     /// The list a subscription stands in, if it does.
     fn list_of(&self, subscriber: &Subscriber) -> Option<&Audience<Subscriber>> {
-        match subscriber.route.lane() {
+        match subscriber.route.dispatch_lane() {
             None => Some(&self.inline),
             Some(lane) => self.part_of(lane).map(|at| self.parts[at].audience()),
         }
@@ -75,8 +76,8 @@ impl Subscribers {
         let mut parts = self.parts.to_vec();
         let mut inline = Arc::clone(&self.inline);
         while let Some(first) = added.first() {
-            let lane = first.member.route.lane().cloned();
-            let same_list = |entry: &mut Entry<Subscriber>| match (&lane, entry.member.route.lane()) {
+            let lane = first.member.route.dispatch_lane().cloned();
+            let same_list = |entry: &mut Entry<Subscriber>| match (&lane, entry.member.route.dispatch_lane()) {
                 (Some(a), Some(b)) => Arc::ptr_eq(a, b),
                 (a, b) => a.is_none() && b.is_none(),
             };
@@ -94,7 +95,7 @@ impl Subscribers {
 
     /// A snapshot in which one list is another; an empty list goes.
     fn replace(&self, subscriber: &Subscriber, list: Audience<Subscriber>) -> Self {
-        let Some(lane) = subscriber.route.lane() else {
+        let Some(lane) = subscriber.route.dispatch_lane() else {
             return Self { parts: self.parts.clone(), inline: Arc::new(list) };
         };
         let gone = list.len() == 0;
@@ -111,8 +112,8 @@ impl Subscribers {
 
     /// A snapshot without this subscription; `None` if it is not in.
     pub(crate) fn without(&self, subscriber: &Subscriber) -> Option<Self> {
-        // An inline subscription's shell holds a queue.
-        let lean = matches!(subscriber.route, Route::Inline(_));
+        // The shell of such a subscription holds a queue.
+        let lean = matches!(subscriber.route, Route::Inline(_) | Route::Buffered(_));
         let list = self.list_of(subscriber)?.without(subscriber.id(), lean)?;
         Some(self.replace(subscriber, list))
     }

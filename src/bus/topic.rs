@@ -6,11 +6,12 @@
 //!     pin, load snapshot
 //!     one dispatch for each lane with an interested subscriber; the last takes the message itself
 //!     unpin
-//!     inline subscribers: called here
+//!     inline subscribers: called here; into the own queues of those that have one
 //! ```
 //!
 //! Guarantees: order G2 (a push is done when publish returns); exactly once (G3: a list holds a
-//! subscription once); no lock, no wait for a subscriber, no allocation of its own (G6); on error
+//! subscription once); no lock (but that of a
+//! queue of a subscription's own, for a push), no wait for a subscriber, no allocation of its own (G6); on error
 //! nobody got the message. Cost: O(lanes with interest + inline subscribers). Models:
 //! `loom-tests/tests/bus.rs`.
 
@@ -27,7 +28,7 @@ use super::subscription::{SubscriberBuilder, Subscription};
 use super::{Received, SubscribeError};
 use crate::clock::Timestamp;
 use crate::error::{Closed, PublishError, PublishSyncError};
-use crate::exec::audience::Identified;
+use crate::exec::audience::{Audience, Identified};
 use crate::exec::completion::Completion;
 use crate::exec::frames::{WaitError, WaitPlan};
 use crate::exec::part::Part;
@@ -78,6 +79,18 @@ pub(crate) struct TopicInner {
 #[derive(Clone)]
 pub struct Topic(pub(crate) Arc<TopicInner>);
 
+/// Makes sure that those who accept the message have room for it; all of them, or false.
+fn reserve(inline: &Audience<Subscriber>, message: &Message) -> bool {
+    let accepting = || inline.iter().filter(|entry| entry.accepts(message));
+    for (reserved, entry) in accepting().enumerate() {
+        if !entry.member.reserve() {
+            accepting().take(reserved).for_each(|entry| entry.member.release());
+            return false;
+        }
+    }
+    true
+}
+
 impl TopicInner {
     pub(crate) fn new(
         bus: Arc<BusCore>,
@@ -124,10 +137,7 @@ impl TopicInner {
         let list = self.list.load();
         let interested = || list.parts.iter().filter(|part| part.audience().interest().covers(id, formatters));
         let with_inline = list.inline.interest().covers(id, formatters);
-        let full = || {
-            interested().any(|part| part.lane().is_full())
-                || with_inline && list.inline.iter().any(|entry| entry.member.is_full() && entry.accepts(&message))
-        };
+        let full = || interested().any(|part| part.lane().is_full()) || with_inline && !reserve(&list.inline, &message);
         if !control && full() {
             drop(list);
             drop(pin);
@@ -154,7 +164,7 @@ impl TopicInner {
         drop(list);
         drop(pin);
         inline.walk(&message, None, |_, subscriber| {
-            subscriber.deliver_inline(&message);
+            subscriber.deliver_here(&message, !control);
             ControlFlow::Continue(())
         });
         Ok(())
