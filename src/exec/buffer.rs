@@ -11,12 +11,10 @@
 //! Guarantees: a message waits here or was handed out or is counted, at any moment (G3); while something
 //! waits, a turn is queued or running, and at most one is; the lock is held for a push or a pop: no user code, no
 //! destructor, no other lock under it. Entries count towards the memory budget. Models:
-//! `loom-tests/tests/buffer.rs`; against a simple model: `tests.rs`.
+//! `loom-tests/tests/buffer.rs`; against a simple queue: `tests/overflow.rs`.
 
 pub(crate) mod rules;
 mod store;
-#[cfg(all(test, not(loom)))]
-mod tests;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

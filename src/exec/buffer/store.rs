@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Guarantees: urgent ones come first, in order; chatter in order; a mark after all that came before it; every
-//! message that goes in comes out once or is counted once (`tests.rs`). Cost: O(log n).
+//! message that goes in comes out once or is counted once (`tests/overflow.rs`). Cost: O(log n).
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
