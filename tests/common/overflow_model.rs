@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 /// What a message of these programs carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Call {
+pub(crate) struct Call {
     pub n: u64,
     /// 0: about nothing.
     pub key: u64,
@@ -16,7 +16,7 @@ pub struct Call {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub enum Policy {
+pub(crate) enum Policy {
     Spill,
     Newest,
     Oldest,
@@ -26,7 +26,7 @@ pub enum Policy {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub struct Setup {
+pub(crate) struct Setup {
     pub policy: Policy,
     pub limit: usize,
     pub time_to_live: bool,
@@ -34,14 +34,14 @@ pub struct Setup {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub enum Act {
+pub(crate) enum Act {
     Publish { key: u64, control: bool, stale: bool },
     Sync { key: u64, control: bool },
     Step,
 }
 
 impl Setup {
-    pub fn decode(bytes: [u8; 2]) -> Self {
+    pub(crate) fn decode(bytes: [u8; 2]) -> Self {
         let policy = [Policy::Spill, Policy::Newest, Policy::Oldest, Policy::Conflate, Policy::Fail, Policy::Lag]
             [usize::from(bytes[0]) % 6];
         let (time_to_live, priority) = (bytes[1] & 1 != 0, bytes[1] & 2 != 0);
@@ -50,7 +50,7 @@ impl Setup {
 }
 
 impl Act {
-    pub fn decode(byte: u8) -> Self {
+    pub(crate) fn decode(byte: u8) -> Self {
         let (key, control) = (u64::from(byte >> 4) % 4, byte & 8 != 0);
         match byte & 7 {
             0..=3 => Self::Publish { key, control, stale: false },
@@ -130,7 +130,8 @@ impl Simple {
     /// False: refused.
     fn publish(&mut self, call: Call) -> bool {
         let control = self.setup.priority && call.control;
-        let full = |simple: &Self| !matches!(simple.setup.policy, Policy::Spill) && simple.waiting() >= simple.setup.limit;
+        let full =
+            |simple: &Self| !matches!(simple.setup.policy, Policy::Spill) && simple.waiting() >= simple.setup.limit;
         if matches!(self.setup.policy, Policy::Fail) && full(self) {
             self.refused += 1;
             return false;
@@ -212,7 +213,7 @@ fn check(subscription: &Subscription, simple: &Simple, seen: &Seen) {
 }
 
 /// Runs a program on both.
-pub fn run(setup: Setup, acts: &[Act]) {
+pub(crate) fn run(setup: Setup, acts: &[Act]) {
     let dawn = dawn();
     let manual = ManualBus::builder().lanes(2).build().unwrap();
     let bytes_before = manual.bus().stats().ring_bytes;
