@@ -130,9 +130,12 @@ impl Overflow {
     }
 }
 
+/// What a message is about.
+type KeyOf = Box<dyn Fn(&Message) -> Option<Key> + Send + Sync>;
+
 /// Which messages go first.
 pub(crate) struct Priority {
-    pub(crate) key: Box<dyn Fn(&Message) -> Option<Key> + Send + Sync>,
+    pub(crate) key: KeyOf,
     pub(crate) is_control: Box<dyn Fn(&Message) -> bool + Send + Sync>,
 }
 
