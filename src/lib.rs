@@ -23,6 +23,9 @@
 //!   memory is recycled).
 //! - **G7** Nothing deadlocks: joining from the own handler is an error, joins have deadlines, waiting
 //!   inside a handler serves the lane meanwhile.
+//! - **G9** Memory is bounded, and a subscription may say what happens when it is too slow ([`Overflow`]); then
+//!   accepted = delivered + dropped by cause + waiting, at any moment. Publishing to such a subscription takes a short
+//!   lock of its own.
 //! - **G10** Lifetimes by ownership: dropping a handle unsubscribes or cancels.
 //! - **G11** [`Bus::shutdown`] ends, and names who kept it.
 //! - **G12** A panic in a handler is that handler's alone.

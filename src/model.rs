@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use crate::bus::{shutdown, subscribers};
 use crate::exec::audience::{Audience, Entry, Identified};
-use crate::exec::buffer::rules::{Overflow, Rules};
 use crate::exec::buffer::{Buffer, Next};
 use crate::exec::frames::WaitPlan;
 use crate::exec::lane::{Control, Member, Turn};
@@ -22,6 +21,8 @@ use crate::ring::{Entry as RingEntry, mpsc};
 use crate::sync::plain::AtomicU64;
 use crate::sync::{Arc, fence, park, stack};
 use crate::{reclaim, ring, snapshot, sync};
+
+mod queued;
 
 /// Destroys the engine's thread-locals of the calling thread, as its end does (in a model; elsewhere threads
 /// do that themselves).
@@ -300,38 +301,6 @@ impl Listener {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         Arc::new(Self { id, handle: Serial::new(token, Some(Box::new(handle))), late: AtomicU64::new(0), own: None })
-    }
-    /// With a queue of its own, in which `limit` messages may wait; the oldest goes.
-    fn with_queue(lane: &Arc<lane::Lane<Self>>, limit: usize, handle: Handle) -> Arc<Self> {
-        let rules = Rules { overflow: Overflow::DropOldest { limit }, ..Rules::default() };
-        let buffer = Buffer::new(rules, Arc::new(ring::Budget::new(1 << 20)));
-        let mut listener = Self::new(lane.token_id(), handle);
-        Arc::get_mut(&mut listener).expect("new").own = Some((buffer, Arc::clone(lane)));
-        lane.member_joins();
-        listener
-    }
-    fn queue_if(self: &Arc<Self>, queue: impl FnOnce(&Buffer) -> bool) {
-        let (buffer, _) = self.own.as_ref().expect("has a queue");
-        if queue(buffer) {
-            Arc::clone(self).queue_turn();
-        }
-    }
-    /// Into its own queue.
-    pub fn push(self: &Arc<Self>, message: Message) {
-        self.queue_if(|buffer| buffer.push(message, true));
-    }
-    /// Its final message, into its own queue.
-    pub fn push_final(self: &Arc<Self>, message: Message) {
-        self.queue_if(|buffer| buffer.finish(message));
-    }
-    /// A notice, into its own queue.
-    pub fn push_notice(self: &Arc<Self>, completion: &Completion) {
-        self.queue_if(|buffer| buffer.notify(Arc::clone(&completion.0)));
-    }
-    /// Messages accepted, handed out, dropped, late, and waiting.
-    pub fn account(&self) -> [u64; 5] {
-        let (counts, waiting) = self.own.as_ref().expect("has a queue").0.look();
-        [counts.accepted, counts.handed, counts.oldest, counts.late, waiting]
     }
     /// Messages that came after the final one.
     pub fn late(&self) -> u64 {

@@ -446,3 +446,23 @@ fn a_queue_without_limit_ends_with_the_memory_budget() {
     manual.run();
     assert_eq!(bus.stats().ring_bytes, before);
 }
+
+/// What an inline handler publishes in answer to a message comes after that message, whoever subscribed first.
+#[test]
+fn g02_an_answer_of_an_inline_handler_comes_second() {
+    let manual = ManualBus::new().unwrap();
+    let (topic, kind) = (manual.bus().topic("t").unwrap(), number(manual.bus()));
+    let (answers, number) = (topic.clone(), kind.clone());
+    let _inline = topic.subscriber().accept(&kind).no_mailbox().subscribe(move |received| {
+        if received.payload::<u64>() == Some(&1) {
+            answers.publish(number.message(2)).unwrap();
+        }
+    });
+    let log = Log::new();
+    let late = topic.subscriber().accept(&kind).overflow(Overflow::DropNewest { limit: 9 });
+    let late = late.subscribe(log.handler()).unwrap();
+    topic.publish(kind.message(1)).unwrap();
+    manual.run();
+    assert_eq!(log.values(), [1, 2]);
+    balanced(&late);
+}

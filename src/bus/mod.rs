@@ -283,19 +283,13 @@ impl Bus {
             published: core.counters.sum(Count::Published),
             unwanted: core.counters.sum(Count::Unwanted),
             refused: core.counters.sum(Count::Refused),
-            delivered: core.totals.delivered.load(Ordering::Relaxed),
-            late: core.totals.late.load(Ordering::Relaxed),
-            panics: core.totals.panics.load(Ordering::Relaxed),
-            ended: core.totals.ended.load(Ordering::Relaxed),
-            accepted: core.totals.accepted.load(Ordering::Relaxed) + core.totals.late.load(Ordering::Relaxed),
-            dropped: core.totals.dropped(),
             late_type_uses: core.late_type_uses.load(Ordering::Relaxed),
             ring_bytes: core.budget.used(),
             takeovers: core.homes.watch.takeovers(),
             takeovers_refused: core.homes.watch.refused(),
             spare_threads: core.homes.spares.as_ref().map_or(0, |spares| spares.threads().0),
             spare_threads_high_water: core.homes.spares.as_ref().map_or(0, |spares| spares.threads().1),
-            ..BusStats::default()
+            ..core.totals.figures()
         };
         for topic in core.live_topics() {
             stats.topics += 1;

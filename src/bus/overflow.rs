@@ -111,14 +111,25 @@ impl DropTotals {
 }
 
 impl Totals {
-    pub(super) fn dropped(&self) -> Drops {
-        Drops {
+    /// The figures of all subscriptions that have ended.
+    pub(super) fn figures(&self) -> BusStats {
+        let late = self.late.load(Ordering::Relaxed);
+        let dropped = Drops {
             newest: self.drops.newest.load(Ordering::Relaxed),
             oldest: self.drops.oldest.load(Ordering::Relaxed),
             conflated: self.drops.conflated.load(Ordering::Relaxed),
             expired: self.drops.expired.load(Ordering::Relaxed),
-            late: self.late.load(Ordering::Relaxed),
+            late,
             ended: self.drops.ended.load(Ordering::Relaxed),
+        };
+        BusStats {
+            delivered: self.delivered.load(Ordering::Relaxed),
+            accepted: self.accepted.load(Ordering::Relaxed) + late,
+            dropped,
+            late,
+            panics: self.panics.load(Ordering::Relaxed),
+            ended: self.ended.load(Ordering::Relaxed),
+            ..BusStats::default()
         }
     }
 }

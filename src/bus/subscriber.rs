@@ -166,6 +166,10 @@ impl Route {
         }
     }
 
+    pub(crate) fn is_queued(&self) -> bool {
+        matches!(self, Self::Buffered(_))
+    }
+
     /// What its own queue has counted, and what waits there, if it has one.
     pub(crate) fn look(&self) -> Option<(Counts, u64)> {
         match self {
@@ -335,19 +339,21 @@ impl Subscriber {
         }
     }
 
-    /// Calls the handler in this thread, or leaves the message to the thread that is in it; or puts it into the
-    /// queue of its own.
+    /// Calls the handler in this thread, or leaves the message to the thread that is in it.
     ///
-    /// Only for subscriptions without dispatch lane.
-    pub(crate) fn deliver_here(self: &Arc<Self>, message: &Message, reserved: bool) {
-        match &self.route {
-            Route::Inline(queue) => queue.deliver(self, message),
-            Route::Buffered(own) => {
-                if own.buffer.push(message.clone(), reserved) {
-                    Arc::clone(self).queue_turn();
-                }
-            }
-            Route::Lane(_) | Route::Dedicated(_) => debug_assert!(false, "it has a lane to push to"),
+    /// Only for inline subscriptions.
+    pub(crate) fn deliver_inline(self: &Arc<Self>, message: &Message) {
+        if let Route::Inline(queue) = &self.route {
+            queue.deliver(self, message);
+        }
+    }
+
+    /// Puts the message into the queue of its own, if it has one. `reserved`: after [`reserve`](Self::reserve).
+    pub(crate) fn deliver_queued(self: &Arc<Self>, message: &Message, reserved: bool) {
+        if let Route::Buffered(own) = &self.route
+            && own.buffer.push(message.clone(), reserved)
+        {
+            Arc::clone(self).queue_turn();
         }
     }
 

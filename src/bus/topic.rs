@@ -6,7 +6,7 @@
 //!     pin, load snapshot
 //!     one dispatch for each lane with an interested subscriber; the last takes the message itself
 //!     unpin
-//!     inline subscribers: called here; into the own queues of those that have one
+//!     into the own queues of those that have one; inline subscribers: called here
 //! ```
 //!
 //! Guarantees: order G2 (a push is done when publish returns); exactly once (G3: a list holds a
@@ -160,11 +160,18 @@ impl TopicInner {
         if let Some(part) = last {
             part.push(message.clone());
         }
-        let inline = Arc::clone(&list.inline);
+        let (inline, queued) = (Arc::clone(&list.inline), list.queued > 0);
         drop(list);
         drop(pin);
+        if queued {
+            // Before inline handlers: what those publish comes after this message, as on lanes.
+            inline.walk(&message, None, |_, subscriber| {
+                subscriber.deliver_queued(&message, !control);
+                ControlFlow::Continue(())
+            });
+        }
         inline.walk(&message, None, |_, subscriber| {
-            subscriber.deliver_here(&message, !control);
+            subscriber.deliver_inline(&message);
             ControlFlow::Continue(())
         });
         Ok(())
