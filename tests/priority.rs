@@ -5,7 +5,7 @@ mod common;
 #[path = "common/overflow_model.rs"]
 mod overflow_model;
 
-use common::stress;
+use common::{lock, stress};
 use overflow_model::{Act, Call, Policy, Setup, run};
 use proptest::prelude::*;
 use stasis_bus::testing::ManualBus;
@@ -72,8 +72,7 @@ fn deliver(calls: &[Call]) -> Vec<Call> {
     let (_subscription, seen) = subscribe(&topic, &kind, 1000);
     calls.iter().for_each(|call| topic.publish(kind.message(*call)).unwrap());
     manual.run();
-    let seen = seen.lock().unwrap().clone();
-    seen
+    std::mem::take(&mut *lock(&seen))
 }
 
 #[test]
