@@ -104,11 +104,13 @@ fn shards(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("100 messages of 100 keys, 2 us each");
     // A handler that has something to do.
     let work = |seen: &AtomicU64| {
-        (0..2000).for_each(|n| drop(black_box(n)));
+        (0..2000).for_each(|n| {
+            black_box(n);
+        });
         seen.fetch_add(1, Ordering::Release);
     };
     let mut done = 0;
-    let mut run = |done: &mut u64, seen: &AtomicU64| {
+    let run = |done: &mut u64, seen: &AtomicU64| {
         (0..BATCH).for_each(|key| topic.publish(kind.message((key, 1))).expect("room"));
         *done += BATCH;
         until(seen, *done);

@@ -76,6 +76,13 @@ pub enum SubscribeError {
         /// Number of lanes.
         lanes: usize,
     },
+    /// An inline subscription has no queue of its own to which an overflow policy, time to live or priority
+    /// could apply.
+    #[error("an inline subscription has no queue of its own")]
+    NoQueue,
+    /// The limit of the overflow policy is zero.
+    #[error("a queue in which no message may wait delivers nothing")]
+    NoRoom,
     /// The operating system refused a thread for a dedicated subscription.
     #[error("cannot start the thread of a dedicated subscription: {0}")]
     Thread(#[source] std::io::Error),
@@ -94,8 +101,8 @@ pub enum PublishError {
     /// The bus is shut down.
     #[error("the bus is shut down")]
     Closed(Message),
-    /// A queue that had to take it is full and the memory budget of the bus is used up.
-    #[error("a queue is full and the memory budget of the bus is used up")]
+    /// A queue that had to take it is full: it has reached its limit, or the memory budget of the bus is used up.
+    #[error("a queue is full")]
     Full(Message),
     /// It came through more handlers, one publishing from within the other, than
     /// [`BusBuilder::feedback_limit`](crate::BusBuilder::feedback_limit) allows.

@@ -25,6 +25,9 @@
 //!   inside a handler serves the lane meanwhile.
 //! - **G8** A handler that blocks, loops or is slow delays its own subscription only: another thread goes on
 //!   with its lane.
+//! - **G9** Memory is bounded, and a subscription may say what happens when it is too slow ([`Overflow`]); then
+//!   accepted = delivered + dropped by cause + waiting, at any moment. Publishing to such a subscription takes a short
+//!   lock of its own.
 //! - **G10** Lifetimes by ownership: dropping a handle unsubscribes or cancels.
 //! - **G11** [`Bus::shutdown`] ends, and names who kept it.
 //! - **G12** A panic in a handler is that handler's alone.
@@ -111,8 +114,9 @@ mod stats;
 mod sync;
 
 pub use bus::{
-    Alive, Bus, BusBuilder, BusStats, ChangeKind, Completion, Delivery, Forward, Handler, Home, LaneStats, PanicPolicy,
-    Received, ShutdownReport, SubscriberBuilder, Subscription, SubscriptionChange, SubscriptionStats, Topic,
+    Alive, Bus, BusBuilder, BusStats, ChangeKind, Completion, Delivery, Drops, Forward, Handler, Home, LaneStats,
+    PanicPolicy, Received, ShutdownReport, SubscriberBuilder, Subscription, SubscriptionChange, SubscriptionStats,
+    Topic,
 };
 pub use clock::Timestamp;
 pub use error::{
@@ -120,6 +124,7 @@ pub use error::{
     TypeError,
 };
 pub use exec::affinity::Pinning;
+pub use exec::buffer::rules::{Key, Overflow};
 pub use exec::wait::WaitStrategy;
 #[cfg(feature = "ext")]
 pub use ext::{

@@ -14,6 +14,7 @@ mod feedback;
 mod forward;
 mod homes;
 mod last_handle;
+mod overflow;
 pub(crate) mod shutdown;
 mod subscriber;
 pub(crate) mod subscribers;
@@ -28,6 +29,7 @@ use std::time::Duration;
 pub use change::{ChangeKind, SubscriptionChange};
 pub use forward::Forward;
 pub use homes::Home;
+pub use overflow::Drops;
 pub use shutdown::{Alive, ShutdownReport};
 pub use subscriber::{Handler, PanicPolicy, Received};
 pub use subscription::{Completion, Delivery, SubscriberBuilder, Subscription, SubscriptionStats};
@@ -261,29 +263,23 @@ impl Bus {
             unwanted: core.counters.sum(Count::Unwanted),
             refused: core.counters.sum(Count::Refused),
             feedback: core.feedback.refused(),
-            delivered: core.totals.delivered.load(Ordering::Relaxed),
-            late: core.totals.late.load(Ordering::Relaxed),
-            panics: core.totals.panics.load(Ordering::Relaxed),
-            ended: core.totals.ended.load(Ordering::Relaxed),
             late_type_uses: core.late_type_uses.load(Ordering::Relaxed),
             ring_bytes: core.budget.used(),
             takeovers: core.homes.watch.takeovers(),
             takeovers_refused: core.homes.watch.refused(),
             spare_threads: core.homes.spares.as_ref().map_or(0, |spares| spares.threads().0),
             spare_threads_high_water: core.homes.spares.as_ref().map_or(0, |spares| spares.threads().1),
-            ..BusStats::default()
+            ..core.totals.figures()
         };
         for topic in core.live_topics() {
             stats.topics += 1;
             for entry in topic.list.load().iter().filter(|entry| entry.member.topic_id == topic.id) {
                 stats.subscriptions += 1;
-                stats.delivered += entry.member.tally.delivered.get();
-                stats.panics += entry.member.tally.panics.get();
+                entry.member.add_to(&mut stats);
             }
         }
         for subscriber in core.control.leaving() {
-            stats.delivered += subscriber.tally.delivered.get();
-            stats.panics += subscriber.tally.panics.get();
+            subscriber.add_to(&mut stats);
         }
         stats.lanes = core
             .homes
@@ -315,6 +311,12 @@ pub struct BusStats {
     pub feedback: u64,
     /// Messages handed to handlers, final ones not counted.
     pub delivered: u64,
+    /// Messages that came to subscriptions, each counted once for each: delivered, dropped and waiting together.
+    pub accepted: u64,
+    /// Messages accepted that will not be delivered, by cause, of all subscriptions that ever were.
+    pub dropped: Drops,
+    /// Messages that wait in queues of subscriptions' own.
+    pub waiting: u64,
     /// Messages that came after a subscription's final one (published while it was leaving).
     pub late: u64,
     /// Handler calls that panicked.

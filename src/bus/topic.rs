@@ -6,11 +6,12 @@
 //!     pin, load snapshot
 //!     one dispatch for each lane with an interested subscriber; the last takes the message itself
 //!     unpin
-//!     inline subscribers: called here
+//!     into the own queues of those that have one; inline subscribers: called here
 //! ```
 //!
 //! Guarantees: order G2 (a push is done when publish returns); exactly once (G3: a list holds a
-//! subscription once); no lock, no wait for a subscriber, no allocation of its own (G6); on error
+//! subscription once); no lock (but that of a
+//! queue of a subscription's own, for a push), no wait for a subscriber, no allocation of its own (G6); on error
 //! nobody got the message. Cost: O(lanes with interest + inline subscribers). Models:
 //! `loom-tests/tests/bus.rs`.
 
@@ -27,7 +28,7 @@ use super::subscription::{SubscriberBuilder, Subscription};
 use super::{Received, SubscribeError};
 use crate::clock::Timestamp;
 use crate::error::{Closed, PublishError, PublishSyncError};
-use crate::exec::audience::Identified;
+use crate::exec::audience::{Audience, Identified};
 use crate::exec::completion::Completion;
 use crate::exec::frames::{WaitError, WaitPlan};
 use crate::exec::part::Part;
@@ -77,6 +78,18 @@ pub(crate) struct TopicInner {
 /// ```
 #[derive(Clone)]
 pub struct Topic(pub(crate) Arc<TopicInner>);
+
+/// Makes sure that those who accept the message have room for it; all of them, or false.
+fn reserve(inline: &Audience<Subscriber>, message: &Message) -> bool {
+    let accepting = || inline.iter().filter(|entry| entry.accepts(message));
+    for (reserved, entry) in accepting().enumerate() {
+        if !entry.member.reserve() {
+            accepting().take(reserved).for_each(|entry| entry.member.release());
+            return false;
+        }
+    }
+    true
+}
 
 impl TopicInner {
     pub(crate) fn new(
@@ -129,10 +142,7 @@ impl TopicInner {
         let list = self.list.load();
         let interested = || list.parts.iter().filter(|part| part.audience().interest().covers(id, formatters));
         let with_inline = list.inline.interest().covers(id, formatters);
-        let full = || {
-            interested().any(|part| part.lane().is_full())
-                || with_inline && list.inline.iter().any(|entry| entry.member.is_full() && entry.accepts(&message))
-        };
+        let full = || interested().any(|part| part.lane().is_full()) || with_inline && !reserve(&list.inline, &message);
         if !control && full() {
             drop(list);
             drop(pin);
@@ -155,9 +165,16 @@ impl TopicInner {
         if let Some(part) = last {
             part.push(message.clone());
         }
-        let inline = Arc::clone(&list.inline);
+        let (inline, queued) = (Arc::clone(&list.inline), list.queued > 0);
         drop(list);
         drop(pin);
+        if queued {
+            // Before inline handlers: what those publish comes after this message, as on lanes.
+            inline.walk(&message, None, |_, subscriber| {
+                subscriber.deliver_queued(&message, !control);
+                ControlFlow::Continue(())
+            });
+        }
         inline.walk(&message, None, |_, subscriber| {
             subscriber.deliver_inline(&message);
             ControlFlow::Continue(())

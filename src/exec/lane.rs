@@ -45,6 +45,17 @@ pub(crate) trait Member: Identified + Send + Sync + Sized + 'static {
     /// Hands the member its final message and lets go of its handler. Never unwinds.
     fn finish(self: &Arc<Self>, token: &Token, message: &Message);
 
+    /// Serves the next entry of the member's own queue (`buffer`), by who has the turn. Never unwinds.
+    fn serve_next(self: &Arc<Self>, _token: &Token) -> Turn {
+        Turn::Over
+    }
+    /// Whether something waits in that queue; if not, the turn is over.
+    fn goes_on(&self) -> bool {
+        false
+    }
+    /// Queues the next turn.
+    fn queue_turn(self: Arc<Self>) {}
+
     /// As [`deliver`](Self::deliver), with the catching done. Never unwinds.
     fn deliver_caught(self: &Arc<Self>, token: &Token, message: &Message) {
         let _depth = InHandler::of(message);
@@ -54,12 +65,25 @@ pub(crate) trait Member: Identified + Send + Sync + Sized + 'static {
     }
 }
 
+/// What a step of a member's turn came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// An entry was served.
+    Served,
+    /// The final message was served.
+    Last,
+    /// Nothing waits: the turn is over.
+    Over,
+}
+
 /// Something to do at a position of the lane.
 pub(crate) enum Control<M: Member> {
     /// The member's last message.
     Finish(Arc<M>, Message),
     /// Say that everything before this was served to the member.
     Notify(u64, Arc<Completion>),
+    /// Serve the member's own queue for a while.
+    Serve(Arc<M>),
     /// Free a list nobody pushes to any more.
     Retire(#[allow(dead_code)] Arc<Held<M>>),
     /// End the worker. Nothing comes after it.

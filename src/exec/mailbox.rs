@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use super::completion::Completion;
 use super::frames::{Helper, Serving};
-use super::lane::Member;
+use super::lane::{Member, Turn};
 use super::serial::{Token, TokenId};
 use crate::contain::quietly;
 use crate::message::Message;
@@ -32,21 +32,40 @@ pub(super) enum Deferred<M: Member> {
     Message(Arc<M>, Message),
     Finish(Arc<M>, Message),
     Notify(Arc<Completion>),
+    /// One entry of its own queue.
+    Serve(Arc<M>),
 }
 
 impl<M: Member> Deferred<M> {
-    /// Serves it. Never unwinds.
-    pub(super) fn serve(self, token: &Token) {
+    /// Serves it; true: it was the member's last. Never unwinds.
+    pub(super) fn serve(self, token: &Token) -> bool {
         match self {
             Self::Message(member, message) => {
                 member.deliver_caught(token, &message);
                 quietly(|| drop((member, message)));
+                false
             }
             Self::Finish(member, message) => {
                 member.finish(token, &message);
                 quietly(|| drop((member, message)));
+                true
             }
-            Self::Notify(completion) => completion.complete(),
+            Self::Notify(completion) => {
+                completion.complete();
+                false
+            }
+            Self::Serve(member) => {
+                let turn = member.serve_next(token);
+                if turn == Turn::Over {
+                    quietly(|| drop(member));
+                } else if member.goes_on() {
+                    // By way of the lane, so that the member can go back to it.
+                    member.queue_turn();
+                } else {
+                    quietly(|| drop(member));
+                }
+                turn == Turn::Last
+            }
         }
     }
 }
@@ -171,10 +190,9 @@ impl<M: Member> Mailbox<M> {
         self.running.store(false, Ordering::Relaxed);
         let (mut quick_calls, mut last) = (0, self.over);
         while let Some(item) = self.next(quick_calls, last) {
-            last |= matches!(item, Deferred::Finish(..));
             let began = Instant::now();
             self.running.store(true, Ordering::Relaxed);
-            item.serve(&token);
+            last |= item.serve(&token);
             self.running.store(false, Ordering::Relaxed);
             quick_calls = if began.elapsed() < self.quick { quick_calls + 1 } else { 0 };
         }

@@ -28,7 +28,7 @@ use crossbeam_utils::CachePadded;
 use super::affinity;
 use super::frames::{Helper, Serving};
 use super::hold::{Hold, NO_MEMBER};
-use super::lane::{Control, Lane, LaneEnd, Member};
+use super::lane::{Control, Lane, LaneEnd, Member, Turn};
 use super::mailbox::{Deferred, Mailbox};
 use super::part::Dispatch;
 use super::serial::Token;
@@ -39,7 +39,10 @@ use crate::contain::quietly;
 use crate::message;
 use crate::reclaim::Reclaimer;
 use crate::ring::{Consumer, Position};
-use crate::sync::{Arc, fence, thread};
+use crate::sync::{Arc, fence, scaled, thread};
+
+/// Entries of a member's own queue that are served in one turn.
+const TURN: usize = scaled(32, 1);
 
 /// How a worker runs.
 #[derive(Clone, Debug)]
@@ -158,6 +161,8 @@ pub(crate) struct Worker<M: Member> {
     pub(super) rest: Cell<Option<Rest<M>>>,
     /// Mailboxes of the members on this stack, once the lane is lost.
     pub(super) left_behind: RefCell<Vec<Arc<Mailbox<M>>>>,
+    /// Driven by hand.
+    pub(super) is_manual: Cell<bool>,
     pub(super) wait: WaitStrategy,
     pub(super) reclaimer: Arc<Reclaimer>,
     pub(super) spares: Option<Arc<Spares<M>>>,
@@ -213,6 +218,7 @@ impl<M: Member> Worker<M> {
             finishing: Cell::new(0),
             rest: Cell::default(),
             left_behind: RefCell::default(),
+            is_manual: Cell::new(false),
             wait,
             reclaimer,
             spares,
@@ -342,9 +348,43 @@ impl<M: Member> Worker<M> {
                     self.foreign(|| completion.complete());
                 }
             }
+            Control::Serve(member) => self.serve_turn(member),
             retire @ Control::Retire(_) if self.depth.get() > 0 => self.with(|core| core.retired.push(retire)),
             retire @ Control::Retire(_) => drop(self.foreign(|| drop(retire))),
             Control::Stop => self.stop.set(true),
+        }
+    }
+
+    /// Serves a member's own queue for a while. The turn goes on, here or elsewhere, as long as something waits.
+    fn serve_turn(&self, member: Arc<M>) {
+        let id = member.id();
+        let Err(Deferred::Serve(member)) = self.divert(id, Deferred::Serve(member)) else { return };
+        // A driver's steps are single ones.
+        let most = if self.is_manual.get() { 1 } else { TURN };
+        for _ in 0..most {
+            self.hold.step();
+            self.hold.enter(id);
+            let turn = member.serve_next(&self.token);
+            let lost = !self.hold.leave(self.fenced) && self.call_ended(id);
+            if turn == Turn::Over {
+                if lost {
+                    quietly(|| drop(member));
+                } else {
+                    self.foreign(|| drop(member));
+                }
+                return;
+            }
+            if lost {
+                break;
+            }
+        }
+        // To the lane, whoever serves it now: it knows where the member is served.
+        if member.goes_on() {
+            member.queue_turn();
+        } else if self.hold.is_lost() {
+            quietly(|| drop(member));
+        } else {
+            self.foreign(|| drop(member));
         }
     }
 
