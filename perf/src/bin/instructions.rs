@@ -1,12 +1,14 @@
 //! Instructions per operation, counted by callgrind: a figure that a busy machine does not change.
 //!
 //! ```text
-//!   for each case:  valgrind ─ itself, N times     ─► instructions a ┐
-//!                   valgrind ─ itself, 3 N times   ─► instructions b ┴► (b - a) / 2 N
+//!   for each case:  valgrind --toggle-collect=part ─ itself, N times     ─► instructions a ┐
+//!                   valgrind --toggle-collect=part ─ itself, 3 N times   ─► instructions b ┴► (b - a) / 2 N
 //! ```
 //!
-//! Starting and ending cancel out. Nothing runs beside: the bus is a `ManualBus`, served by the same
-//! thread in batches, so a delivery is one by the production code of a lane, without the waiting.
+//! Counted are the instructions inside one part: sending (making and publishing), serving (delivering and freeing),
+//! and what they call. Nothing runs beside: the bus is a `ManualBus`, served by the same thread in batches, so a
+//! delivery is one by the production code of a lane, without the waiting and with the driver's step for each
+//! dispatch.
 //!
 //! ```text
 //! cargo run --release -p perf --bin instructions              # print, beside the committed figures
@@ -16,6 +18,7 @@
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
@@ -29,32 +32,48 @@ type Payload = [u64; 8];
 /// Messages published before they are delivered.
 const BATCH: u64 = 64;
 
-/// A case: what `count` times of it do, and by how much of the count to divide.
+/// Functions whose instructions are counted, as callgrind writes their names.
+const SEND: &str = "*Bench*send*";
+const SERVE: &str = "*Bench*serve*";
+const MAKE: &str = "*Bench*make*";
+const CHURN: &str = "*Bench*churn*";
+
+/// A case: which part of it is counted, how often it is done, and what to do.
 struct Case {
     name: &'static str,
+    part: &'static str,
     count: u64,
     run: fn(u64),
 }
 
-const fn case(name: &'static str, count: u64, run: fn(u64)) -> Case {
-    Case { name, count, run }
+const fn case(name: &'static str, part: &'static str, count: u64, run: fn(u64)) -> Case {
+    Case { name, part, count, run }
 }
 
-/// Per operation: of `1->8` and `1->1000` a message with all its deliveries.
-const CASES: [Case; 11] = [
-    case("make and free a message", 20_000, |n| Bench::new(1).make(n)),
-    case("publish to nobody", 20_000, |n| Bench::new(1).publish(n)),
-    case("publish, all filtered out", 20_000, |n| Bench::new(1).other(1).publish(n)),
-    case("1->1", 20_000, |n| Bench::new(1).subscribe(1, Delivery::default()).publish(n)),
-    case("1->1 dedicated", 20_000, |n| Bench::new(1).subscribe(1, Delivery::Dedicated).publish(n)),
-    case("1->1 inline", 20_000, |n| Bench::new(1).subscribe(1, Delivery::Inline).publish(n)),
-    case("1->1 over three forwards", 20_000, |n| {
-        Bench::new(1).forwards(3).subscribe(1, Delivery::default()).publish(n)
+fn to_lanes(lanes: usize, subscribers: usize) -> Bench {
+    Bench::new(lanes).subscribe(subscribers, Delivery::default())
+}
+
+/// Per message: of `1->8` and `1->1000` with all its deliveries.
+const CASES: [Case; 16] = [
+    case("make and free a message", MAKE, 6400, |n| Bench::new(1).make(n)),
+    case("to nobody: publish", SEND, 6400, |n| Bench::new(1).publish(n)),
+    case("filtered out: publish", SEND, 6400, |n| Bench::new(1).other(1).publish(n)),
+    case("1->1: publish", SEND, 6400, |n| to_lanes(1, 1).publish(n)),
+    case("1->1: deliver", SERVE, 6400, |n| to_lanes(1, 1).publish(n)),
+    case("1->1 dedicated: publish", SEND, 6400, |n| Bench::new(1).subscribe(1, Delivery::Dedicated).publish(n)),
+    case("1->1 dedicated: deliver", SERVE, 6400, |n| Bench::new(1).subscribe(1, Delivery::Dedicated).publish(n)),
+    case("1->1 inline: publish", SEND, 6400, |n| Bench::new(1).subscribe(1, Delivery::Inline).publish(n)),
+    case("three forwards: publish", SEND, 6400, |n| {
+        Bench::new(1).forwards(3).subscribe(1, Delivery::default()).publish(n);
     }),
-    case("1->8", 10_000, |n| Bench::new(1).subscribe(8, Delivery::default()).publish(n)),
-    case("1->8, two lanes", 10_000, |n| Bench::new(2).subscribe(8, Delivery::default()).publish(n)),
-    case("1->1000", 256, |n| Bench::new(1).subscribe(1000, Delivery::default()).publish(n)),
-    case("subscribe and unsubscribe", 300, |n| Bench::new(1).churn(n)),
+    case("1->8: publish", SEND, 6400, |n| to_lanes(1, 8).publish(n)),
+    case("1->8: deliver", SERVE, 6400, |n| to_lanes(1, 8).publish(n)),
+    case("1->64 on two lanes: publish", SEND, 6400, |n| to_lanes(2, 64).publish(n)),
+    case("1->64 on two lanes: deliver", SERVE, 6400, |n| to_lanes(2, 64).publish(n)),
+    case("1->1000: publish", SEND, 256, |n| to_lanes(1, 1000).publish(n)),
+    case("1->1000: deliver", SERVE, 256, |n| to_lanes(1, 1000).publish(n)),
+    case("subscribe and unsubscribe", CHURN, 300, |n| Bench::new(1).churn(n)),
 ];
 
 /// A bus and what is needed to use it.
@@ -115,22 +134,34 @@ impl Bench {
         self
     }
 
-    fn make(self, count: u64) {
+    #[inline(never)]
+    fn make(&self, count: u64) {
         for n in 0..count {
             drop(black_box(self.kind.message([n; 8])));
         }
     }
 
-    fn publish(self, count: u64) {
-        for n in 0..count {
+    #[inline(never)]
+    fn send(&self, numbers: Range<u64>) {
+        for n in numbers {
             self.topic.publish(self.kind.message([n; 8])).expect("there is room");
-            if n % BATCH == BATCH - 1 {
-                self.bus.run();
-            }
         }
     }
 
-    fn churn(self, count: u64) {
+    #[inline(never)]
+    fn serve(&self) {
+        self.bus.run();
+    }
+
+    fn publish(&self, count: u64) {
+        for n in (0..count).step_by(BATCH as usize) {
+            self.send(n..n + BATCH);
+            self.serve();
+        }
+    }
+
+    #[inline(never)]
+    fn churn(&self, count: u64) {
         for _ in 0..count {
             drop(self.topic.subscriber().accept(&self.kind).subscribe(|_| ()).expect("the bus is open"));
             self.bus.run();
@@ -168,23 +199,26 @@ struct Options {
     run: Option<Vec<String>>,
 }
 
-/// Instructions of the whole process that runs a case.
-fn collect(case: &str, count: u64) -> Result<u64, String> {
+/// Instructions of the part that is counted in a process that runs a case.
+fn collect(case: &Case, count: u64) -> Result<u64, String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(format!("--toggle-collect={}", case.part))
         .arg(program)
-        .args(["--run", case, &count.to_string()])
+        .args(["--run", case.name, &count.to_string()])
         .output()
         .map_err(|error| format!("valgrind cannot be started ({error}); install it: apt-get install valgrind"))?;
     let text = String::from_utf8_lossy(&output.stderr);
     let collected = text.lines().find_map(|line| line.split("Collected : ").nth(1)?.trim().parse().ok());
-    collected.filter(|_| output.status.success()).ok_or_else(|| format!("valgrind failed at \"{case}\":\n{text}"))
+    collected
+        .filter(|_| output.status.success())
+        .ok_or_else(|| format!("valgrind failed at \"{}\":\n{text}", case.name))
 }
 
 fn measure(case: &Case) -> Result<f64, String> {
-    let few = collect(case.name, case.count)?;
-    let many = collect(case.name, 3 * case.count)?;
+    let few = collect(case, case.count)?;
+    let many = collect(case, 3 * case.count)?;
     let each = many.saturating_sub(few) as f64 / (2 * case.count) as f64;
     Ok((each * 10.0).round() / 10.0)
 }
