@@ -12,6 +12,7 @@ use std::path::Path;
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
+use plotters::style::register_font;
 
 use crate::contenders::{OURS, PATTERN};
 use crate::report::{Row, median};
@@ -43,11 +44,28 @@ struct Plot {
     lines: Vec<(String, Points)>,
 }
 
+/// Where systems keep a plain font; the variable `PERF_FONT` names another.
+const FONTS: [&str; 4] = [
+    "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf",
+    "/usr/share/fonts/dejavu-sans-fonts/DejaVuSans.ttf",
+    "/usr/share/fonts/truetype/liberation/LiberationSans-Regular.ttf",
+    "/System/Library/Fonts/Supplemental/Arial.ttf",
+];
+
+/// Reads a font for the whole process.
+fn load_font() -> Result<(), Box<dyn Error>> {
+    let named = std::env::var_os("PERF_FONT").map(std::path::PathBuf::from);
+    let bytes = named.into_iter().chain(FONTS.map(Into::into)).find_map(|path| std::fs::read(path).ok());
+    let bytes = bytes.ok_or("no font found: name a .ttf file in PERF_FONT")?;
+    register_font("sans-serif", FontStyle::Normal, bytes.leak()).map_err(|_| "not a font: see PERF_FONT".into())
+}
+
 /// Draws what there are figures for.
 ///
 /// # Errors
-/// What plotters says: a file that cannot be written.
+/// What plotters says: a file that cannot be written. That there is no font.
 pub(crate) fn draw(directory: &Path, rows: &[Row]) -> Result<(), Box<dyn Error>> {
+    load_font()?;
     std::fs::create_dir_all(directory)?;
     for plot in [fanout(rows), latency(rows), publish(rows), lanes(rows)] {
         if plot.lines.is_empty() {

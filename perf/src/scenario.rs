@@ -1,7 +1,7 @@
 //! The scenarios, and how many messages each takes.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use crate::contender::{CAPACITY, Mode, Shape};
@@ -50,7 +50,12 @@ fn recorded(name: &'static str, file: &str) -> Option<Scenario> {
 }
 
 /// All of them, in the order of the tables.
-pub(crate) fn all() -> Vec<Scenario> {
+pub(crate) fn all() -> &'static [Scenario] {
+    static ALL: LazyLock<Vec<Scenario>> = LazyLock::new(make);
+    &ALL
+}
+
+fn make() -> Vec<Scenario> {
     let mut all = vec![
         plain("1->0", 1, 0, 4_000_000),
         scenario("filtered out", 1, Plan::one(1), Mode::Filtered, 4_000_000),
@@ -86,8 +91,8 @@ pub(crate) fn all() -> Vec<Scenario> {
 
 impl Scenario {
     /// With `scale` times the messages, at least one for each publisher.
-    pub(crate) fn scaled(mut self, scale: f64) -> Self {
-        self.messages = ((self.messages as f64 * scale) as u64).max(self.shape.publishers as u64);
-        self
+    pub(crate) fn scaled(&self, scale: f64) -> Self {
+        let messages = ((self.messages as f64 * scale) as u64).max(self.shape.publishers as u64);
+        Self { messages, ..self.clone() }
     }
 }

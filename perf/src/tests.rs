@@ -51,7 +51,7 @@ fn a_plan_gives_each_message_a_topic_and_the_first_ones_most() {
 #[test]
 fn recordings_become_plans() {
     let names: Vec<_> =
-        scenario::all().into_iter().filter(|one| one.name.contains("calls") || one.name == "queue").collect();
+        scenario::all().iter().filter(|one| one.name.contains("calls") || one.name == "queue").collect();
     assert_eq!(names.len(), 3);
     for scenario in names {
         let plan = &scenario.shape.plan;
