@@ -42,6 +42,8 @@ struct Plot {
     /// Text of the ticks.
     x_label: fn(&f64) -> String,
     lines: Vec<(String, Points)>,
+    /// Room above the lines for their names, in heights of the lines.
+    headroom: f64,
 }
 
 /// Where systems keep a plain font; the variable `PERF_FONT` names another.
@@ -126,6 +128,7 @@ fn fanout(rows: &[Row]) -> Plot {
         y: "million deliveries a second",
         x_label: count,
         lines,
+        headroom: 0.1,
     }
 }
 
@@ -139,6 +142,7 @@ fn publish(rows: &[Row]) -> Plot {
         y: "ns a message",
         x_label: count,
         lines,
+        headroom: 0.8,
     }
 }
 
@@ -164,6 +168,7 @@ fn latency(rows: &[Row]) -> Plot {
         y: "microseconds",
         x_label: |x| format!("{}", 100.0 - 100.0 / x),
         lines,
+        headroom: 0.3,
     }
 }
 
@@ -185,6 +190,7 @@ fn lanes(rows: &[Row]) -> Plot {
         x: "lanes",
         y: "ns of CPU time a delivery",
         x_label: count,
+        headroom: 0.3,
         lines: if points.len() > 1 { vec![(OURS.into(), points)] } else { Vec::new() },
     }
 }
@@ -198,13 +204,15 @@ impl Plot {
         let edge = |at: fn(&(f64, f64)) -> f64, pick: fn(f64, f64) -> f64, start| points().map(at).fold(start, pick);
         let (left, right) = (edge(|p| p.0, f64::min, f64::MAX), edge(|p| p.0, f64::max, 0.0));
         let (low, high) = (edge(|p| p.1, f64::min, f64::MAX), edge(|p| p.1, f64::max, 0.0));
+        let top = high * (high / low).powf(self.headroom).max(1.5);
         area.fill(&WHITE)?;
         let mut chart = ChartBuilder::on(&area)
             .caption(self.title, ("sans-serif", 22))
             .margin(16)
+            .margin_right(36)
             .x_label_area_size(48)
             .y_label_area_size(72)
-            .build_cartesian_2d((left * 0.9..right * 1.1).log_scale(), (low * 0.7..high * 2.0).log_scale())?;
+            .build_cartesian_2d((left * 0.9..right * 1.1).log_scale(), (low * 0.7..top).log_scale())?;
         chart
             .configure_mesh()
             .light_line_style(TRANSPARENT)
