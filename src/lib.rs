@@ -23,6 +23,8 @@
 //!   memory is recycled).
 //! - **G7** Nothing deadlocks: joining from the own handler is an error, joins have deadlines, waiting
 //!   inside a handler serves the lane meanwhile.
+//! - **G8** A handler that blocks, loops or is slow delays its own subscription only: another thread goes on
+//!   with its lane.
 //! - **G10** Lifetimes by ownership: dropping a handle unsubscribes or cancels.
 //! - **G11** [`Bus::shutdown`] ends, and names who kept it.
 //! - **G12** A panic in a handler is that handler's alone.
@@ -32,8 +34,11 @@
 //!
 //! # Trade-offs
 //!
-//! - Subscriptions of one lane share its worker: a handler that blocks delays the others of its lane. Give
-//!   such a handler [`Delivery::Dedicated`]. (Taking a lane over from a stuck handler is planned.)
+//! - Subscriptions of one lane share its worker: a handler that keeps it longer than
+//!   [`BusBuilder::watchdog`] says (2 ms) loses it to another thread, and its own subscription waits. That
+//!   costs the others up to that period; a handler that is known to block had better have
+//!   [`Delivery::Dedicated`]. On a machine with more busy threads than cores a lane's thread may be put aside
+//!   for that long; then the lane is taken over too, which is harmless and counted.
 //! - A message is delivered by lanes at their pace; queues grow within [`BusBuilder::memory_budget`], then
 //!   publishes are refused with the message handed back.
 //! - Filters are tested by the lane. A publish goes to every lane on which one subscription may accept
@@ -44,8 +49,9 @@
 //!
 //! | folder | holds | uses |
 //! |---|---|---|
+//! | `ext/` | the rest of Stasis: router, caches, state, topic pools, taskprocessors, formatters, configuration, test sinks (feature `ext`) | `bus` |
 //! | `bus/` | topics, subscriptions, forwards, shutdown: the Stasis semantics | everything below |
-//! | `exec/` | taskprocessors: lanes, workers, inline delivery, waiting | `ring`, `message` |
+//! | `exec/` | lanes, workers, take-over, inline delivery, waiting | `ring`, `message` |
 //! | `message/` | types, messages, filters, recycled memory | `sync` |
 //! | `ring/` | the queue | `sync` |
 //! | `snapshot`, `reclaim`, `stats`, `clock` | arc-swap, crossbeam-epoch, counters, time stamps | `sync` |

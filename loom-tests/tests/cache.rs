@@ -14,6 +14,7 @@ const LONG: Duration = Duration::from_secs(1000);
 
 fn bus() -> Bus {
     Bus::builder()
+        .watchdog(None)
         .lanes(1)
         .pinning(Pinning::Off)
         .wait(WaitStrategy::Park)

@@ -159,7 +159,18 @@ impl<M: Member> Lane<M> {
     /// Whether ordinary messages should be refused now.
     #[inline]
     pub(crate) fn is_full(&self) -> bool {
-        self.ring.is_full() || self.flooded.load(Ordering::Relaxed)
+        self.ring.is_full() || self.flooded.load(Ordering::Relaxed) && self.is_flooded()
+    }
+
+    /// Whether the budget is still used up: others may have given back what they had.
+    #[cold]
+    fn is_flooded(&self) -> bool {
+        let flooded = self.budget.is_exceeded();
+        if !flooded {
+            // A mailbox that says otherwise at the same moment says so again with its next entry.
+            self.flooded.store(false, Ordering::Relaxed);
+        }
+        flooded
     }
 
     /// Queues a dispatch.
@@ -199,10 +210,16 @@ impl<M: Member> Lane<M> {
         lock(&self.server).worker.upgrade()
     }
 
-    /// A mailbox for a member whose handler is stuck; `waiting` stood aside for it.
-    pub(super) fn open_mailbox(&self, id: u64, quick: Duration, waiting: VecDeque<Deferred<M>>) -> Arc<Mailbox<M>> {
+    /// A mailbox for a member whose handler is stuck; `waiting` stood aside for it. `over`: in its final message.
+    pub(super) fn open_mailbox(
+        &self,
+        id: u64,
+        quick: Duration,
+        waiting: VecDeque<Deferred<M>>,
+        over: bool,
+    ) -> Arc<Mailbox<M>> {
         let (budget, flooded) = (Arc::clone(&self.budget), Arc::clone(&self.flooded));
-        let mailbox = Arc::new(Mailbox::new(id, self.token, quick, waiting, budget, flooded));
+        let mailbox = Arc::new(Mailbox::new(id, self.token, quick, waiting, over, budget, flooded));
         lock(&self.server).mailboxes.push(Arc::clone(&mailbox));
         mailbox
     }

@@ -69,6 +69,8 @@ pub(super) struct Mailbox<M: Member> {
     token: TokenId,
     /// What counts as quick.
     quick: Duration,
+    /// The call that got stuck is the final one: closed as soon as it has returned and nothing waits.
+    over: bool,
     /// Whether the handler runs now.
     running: AtomicBool,
     items: Mutex<Items<M>>,
@@ -86,12 +88,13 @@ impl<M: Member> Mailbox<M> {
         token: TokenId,
         quick: Duration,
         waiting: VecDeque<Deferred<M>>,
+        over: bool,
         budget: Arc<Budget>,
         flooded: Arc<AtomicBool>,
     ) -> Self {
         budget.force(waiting.len() * Self::ITEM_BYTES);
         let items = Mutex::new(Items { waiting, closed: false, sleeper: None });
-        Self { id, token, quick, running: AtomicBool::new(true), items, budget, flooded }
+        Self { id, token, quick, over, running: AtomicBool::new(true), items, budget, flooded }
     }
 
     pub(super) fn id(&self) -> u64 {
@@ -166,7 +169,7 @@ impl<M: Member> Mailbox<M> {
         let token = unsafe { Token::again(self.token) };
         let _serving = Serving::begin(Rc::new(Arc::clone(self)));
         self.running.store(false, Ordering::Relaxed);
-        let (mut quick_calls, mut last) = (0, false);
+        let (mut quick_calls, mut last) = (0, self.over);
         while let Some(item) = self.next(quick_calls, last) {
             last |= matches!(item, Deferred::Finish(..));
             let began = Instant::now();

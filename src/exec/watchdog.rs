@@ -121,6 +121,7 @@ impl<M: Member> Watchdog<M> {
     }
 
     fn look(&mut self) {
+        self.spares.retry();
         for at in 0..self.lanes.len() {
             let lane = &self.lanes[at];
             let Some(worker) = lane.worker() else { continue };
@@ -129,7 +130,7 @@ impl<M: Member> Watchdog<M> {
                 self.seen[at] = seen;
                 continue;
             }
-            if !self.spares.is_available() {
+            if !self.spares.reserve() {
                 self.watch.refused.fetch_add(1, PlainOrdering::Relaxed);
                 self.log(at, false);
                 continue;

@@ -116,6 +116,11 @@ impl<M: Member> Core<M> {
         Some(Work::Dispatch(dispatch))
     }
 
+    /// Whether something is queued.
+    pub(super) fn has_work(&self) -> bool {
+        !self.controls.is_empty() || self.consumer.has_more()
+    }
+
     #[cold]
     fn take_controls(&mut self, lane: &Lane<M>) {
         for (position, control) in lane.take_controls() {
@@ -147,6 +152,8 @@ pub(crate) struct Worker<M: Member> {
     pub(super) stop: Cell<bool>,
     /// The lane takes nothing any more.
     pub(super) ended: Cell<bool>,
+    /// The member that got its final message last: nothing comes after it.
+    pub(super) finishing: Cell<u64>,
     /// The rest of a walk that was taken over.
     pub(super) rest: Cell<Option<Rest<M>>>,
     /// Mailboxes of the members on this stack, once the lane is lost.
@@ -203,6 +210,7 @@ impl<M: Member> Worker<M> {
             helping: Cell::new(0),
             stop: Cell::new(false),
             ended: Cell::new(false),
+            finishing: Cell::new(0),
             rest: Cell::default(),
             left_behind: RefCell::default(),
             wait,
@@ -258,13 +266,16 @@ impl<M: Member> Worker<M> {
 
     /// A stopped lane whose members are gone takes nothing any more.
     fn end(&self) -> Ended {
-        // What publishers that were in the middle have pushed: there is nobody left to take it.
-        while self.turn() {}
-        if self.hold.is_lost() {
-            return Ended::Lost;
+        // Ended already: it was taken over from a worker that had come this far.
+        if !self.ended.get() {
+            // What publishers that were in the middle have pushed: there is nobody left to take it.
+            while self.turn() {}
+            if self.hold.is_lost() {
+                return Ended::Lost;
+            }
+            // From here on a list may be freed at once by whoever lets it go: no dispatch is looked at.
+            self.ended.set(true);
         }
-        // From here on a list may be freed at once by whoever lets it go: no dispatch is looked at.
-        self.ended.set(true);
         let rest = self.lane.close();
         self.with(|core| core.controls.extend(rest));
         while let Some((_, control)) = self.with(|core| core.controls.pop_front()) {
@@ -319,6 +330,7 @@ impl<M: Member> Worker<M> {
             Control::Finish(member, message) => {
                 let id = member.id();
                 let Err(item) = self.divert(id, Deferred::Finish(member, message)) else { return };
+                self.finishing.set(id);
                 self.hold.enter(id);
                 item.serve(&self.token);
                 if !self.hold.leave(self.fenced) {
@@ -387,6 +399,9 @@ impl<M: Member> Worker<M> {
                 next
             });
             let Some(item) = next else { return };
+            if matches!(item, Deferred::Finish(..)) {
+                self.finishing.set(id);
+            }
             self.hold.step();
             self.hold.enter(id);
             item.serve(&self.token);

@@ -107,3 +107,25 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         Err(poisoned) => poisoned.into_inner(),
     }
 }
+
+/// Waits on `condvar` while `waiting` says so, for `limit` at most. Under loom the limit never passes.
+#[cfg(feature = "ext")]
+pub(crate) fn wait_while<'a, T>(
+    condvar: &Condvar,
+    guard: MutexGuard<'a, T>,
+    limit: std::time::Duration,
+    waiting: impl FnMut(&mut T) -> bool,
+) -> MutexGuard<'a, T> {
+    use std::sync::PoisonError;
+    #[cfg(not(loom))]
+    return condvar.wait_timeout_while(guard, limit, waiting).unwrap_or_else(PoisonError::into_inner).0;
+    #[cfg(loom)]
+    {
+        let _ = limit;
+        let (mut guard, mut waiting) = (guard, waiting);
+        while waiting(&mut guard) {
+            guard = condvar.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        }
+        guard
+    }
+}
