@@ -12,9 +12,9 @@ use std::sync::{Arc, Barrier, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-pub const WORKERS: u32 = 4;
-pub const CALLS_PER_WORKER: u32 = 25;
-pub const DEVICES: usize = 8;
+pub(crate) const WORKERS: u32 = 4;
+pub(crate) const CALLS_PER_WORKER: u32 = 25;
+pub(crate) const DEVICES: usize = 8;
 /// How long a subscriber may take to see what is left for it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -47,44 +47,44 @@ struct Endpoint {
 
 /// One line of the call-record writer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
-    pub call: u32,
-    pub legs: usize,
-    pub is_answered: bool,
+pub(crate) struct Record {
+    pub(crate) call: u32,
+    pub(crate) legs: usize,
+    pub(crate) is_answered: bool,
 }
 
 /// What each subscriber saw, beside what the callers did.
 #[derive(Clone, Debug, Default)]
-pub struct Outcome {
-    pub calls: u32,
-    pub bridged: usize,
-    pub transferred: usize,
+pub(crate) struct Outcome {
+    pub(crate) calls: u32,
+    pub(crate) bridged: usize,
+    pub(crate) transferred: usize,
     /// Snapshots published, of all kinds the feed carries.
-    pub published: usize,
-    pub channel_snapshots: usize,
-    pub records: Vec<Record>,
+    pub(crate) published: usize,
+    pub(crate) channel_snapshots: usize,
+    pub(crate) records: Vec<Record>,
     /// Device and its last state; how often it changed.
-    pub devices: BTreeMap<String, (&'static str, usize)>,
-    pub feed: usize,
-    pub feed_sample: Vec<String>,
-    pub endpoint_events: usize,
-    pub late: Late,
-    pub left_in_caches: usize,
+    pub(crate) devices: BTreeMap<String, (&'static str, usize)>,
+    pub(crate) feed: usize,
+    pub(crate) feed_sample: Vec<String>,
+    pub(crate) endpoint_events: usize,
+    pub(crate) late: Late,
+    pub(crate) left_in_caches: usize,
 }
 
 /// What the late joiner saw.
 #[derive(Clone, Debug, Default)]
-pub struct Late {
-    pub current: usize,
-    pub updates: usize,
+pub(crate) struct Late {
+    pub(crate) current: usize,
+    pub(crate) updates: usize,
     /// Updates that do not follow from what it had seen.
-    pub gaps: usize,
+    pub(crate) gaps: usize,
     known: BTreeSet<String>,
 }
 
 impl Outcome {
     /// Everything that does not add up.
-    pub fn faults(&self) -> Vec<String> {
+    pub(crate) fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         let mut expect = |what: &str, found: usize, expected: usize| {
             if found != expected {
@@ -241,7 +241,7 @@ fn write_records(open: &mut BTreeMap<u32, (usize, Record)>, records: &mut Vec<Re
 }
 
 /// Runs the exchange; the same seed makes the same calls.
-pub fn run(seed: u64) -> Result<Outcome, Failure> {
+pub(crate) fn run(seed: u64) -> Result<Outcome, Failure> {
     let bus = Bus::builder().lanes(2).build()?;
     let channel = MessageType::<Channel>::builder("channel_snapshot").json().create(&bus)?;
     let bridge = MessageType::<Bridge>::builder("bridge_snapshot").json().create(&bus)?;
