@@ -165,7 +165,7 @@ impl Exchange {
             callee.set("Up", done)?;
             let id = format!("bridge-{call:04}");
             let single = self.bridges.single(format!("bridge:{id}"))?;
-            let mut put = |legs: &[&Leg<'_>]| -> Result<Message, Failure> {
+            let put = |legs: &[&Leg<'_>]| -> Result<Message, Failure> {
                 let channels = legs.iter().map(|leg| leg.snapshot.id.clone()).collect();
                 let snapshot = self.bridge.message(Bridge { id: id.clone(), channels });
                 single.topic().publish(snapshot.clone())?;
