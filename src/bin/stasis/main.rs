@@ -1,6 +1,7 @@
 //! The program `stasis`: the bus at work on the command line.
 
 mod replay;
+mod soak;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -16,6 +17,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Replay(replay::Options),
+    Soak(soak::Options),
 }
 
 /// How the program ends; clap itself ends with 2 on a bad command line.
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
         Some(Command::Replay(options)) => replay::main(&options),
+        Some(Command::Soak(options)) => soak::main(&options),
         // Without a command: the main job, with its defaults.
         None => replay::main(&replay::Options::default()),
     }

@@ -1,0 +1,162 @@
+//! What one subscription must see, checked message by message. No clock, no threads: a pure model.
+//!
+//! Every message has two numbers: its place among all of its publisher, and its place among those its
+//! publisher published on the same topic. A subscription of the topic that everything leads to must see
+//! the first without gap, one of another topic the second for messages of that topic; what comes over
+//! other forwards must at least be in order.
+
+/// The topic that everything leads to.
+pub(crate) const ALL: usize = 0;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Lost,
+    Doubled,
+    Reordered,
+    Unexpected,
+    AfterFinal,
+    Finals,
+}
+
+/// A message, as far as the check goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub(crate) publisher: usize,
+    pub(crate) topic: usize,
+    /// Place among all of the publisher.
+    pub(crate) number: u64,
+    /// Place among those of the publisher on that topic.
+    pub(crate) place: u64,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Seen {
+    /// First place seen, and the one expected next.
+    run: Option<(u64, u64)>,
+    /// Last number of all.
+    last: Option<u64>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Checker {
+    home: usize,
+    seen: Vec<Seen>,
+    finals: u32,
+}
+
+impl Checker {
+    pub(crate) fn new(home: usize, publishers: usize) -> Self {
+        Self { home, seen: vec![Seen::default(); publishers], finals: 0 }
+    }
+
+    /// A message came.
+    pub(crate) fn take(&mut self, mark: Mark) -> Result<(), Fault> {
+        if self.finals > 0 {
+            return Err(Fault::AfterFinal);
+        }
+        let seen = self.seen.get_mut(mark.publisher).ok_or(Fault::Unexpected)?;
+        let last = seen.last;
+        if last.is_some_and(|last| mark.number <= last) {
+            return Err(if last == Some(mark.number) { Fault::Doubled } else { Fault::Reordered });
+        }
+        seen.last = Some(mark.number);
+        let place = match self.home {
+            ALL => mark.number,
+            home if home == mark.topic => mark.place,
+            _ => return Ok(()),
+        };
+        let (first, expected) = seen.run.unwrap_or((place, place));
+        seen.run = Some((first, place + 1));
+        if place == expected { Ok(()) } else { Err(Fault::Lost) }
+    }
+
+    /// The final message came.
+    pub(crate) fn finish(&mut self) -> Result<(), Fault> {
+        self.finals += 1;
+        if self.finals == 1 { Ok(()) } else { Err(Fault::Finals) }
+    }
+
+    /// The handler is dropped. `from`: per publisher, places below may have been published before the
+    /// subscription was there; `to`: places below were published for sure before it was ended.
+    pub(crate) fn end(&self, from: &[u64], to: &[u64]) -> Result<(), Fault> {
+        if self.finals != 1 {
+            return Err(Fault::Finals);
+        }
+        for ((seen, from), to) in self.seen.iter().zip(from).zip(to) {
+            let missing = match seen.run {
+                None => from < to,
+                Some((first, next)) => first > *from && from < to || next < *to,
+            };
+            if missing {
+                return Err(Fault::Lost);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mark(number: u64) -> Mark {
+        Mark { publisher: 0, topic: 1, number, place: number / 2 }
+    }
+
+    fn after(home: usize, numbers: &[u64]) -> (Checker, Vec<Result<(), Fault>>) {
+        let mut checker = Checker::new(home, 2);
+        let results = numbers.iter().map(|number| checker.take(mark(*number))).collect();
+        (checker, results)
+    }
+
+    #[test]
+    fn a_run_without_gap_is_fine_wherever_it_begins() {
+        let (mut checker, results) = after(ALL, &[5, 6, 7]);
+        assert!(results.iter().all(Result::is_ok));
+        assert_eq!(checker.finish(), Ok(()));
+        assert_eq!(checker.end(&[6, 0], &[8, 0]), Ok(()));
+    }
+
+    #[test]
+    fn a_gap_is_a_loss() {
+        assert_eq!(after(ALL, &[5, 7]).1, [Ok(()), Err(Fault::Lost)]);
+        // On another topic places count: 4 and 6 are places 2 and 3, 10 is place 5.
+        assert_eq!(after(1, &[4, 6, 10]).1, [Ok(()), Ok(()), Err(Fault::Lost)]);
+        assert_eq!(after(2, &[4, 6, 10]).1, [Ok(()); 3], "over forwards that come and go");
+    }
+
+    #[test]
+    fn the_same_again_and_an_older_one_are_told_apart() {
+        for home in [ALL, 1, 2] {
+            assert_eq!(after(home, &[4, 4]).1[1], Err(Fault::Doubled));
+            assert_eq!(after(home, &[4, 6, 4]).1[2], Err(Fault::Reordered));
+        }
+    }
+
+    #[test]
+    fn a_loss_at_either_end_is_found_at_the_end() {
+        let (mut checker, _) = after(ALL, &[5, 6]);
+        assert_eq!(checker.end(&[5, 0], &[7, 0]), Err(Fault::Finals), "no final message");
+        checker.finish().unwrap();
+        assert_eq!(checker.end(&[5, 0], &[7, 0]), Ok(()));
+        assert_eq!(checker.end(&[4, 0], &[7, 0]), Err(Fault::Lost), "the first one");
+        assert_eq!(checker.end(&[5, 0], &[8, 0]), Err(Fault::Lost), "the last one");
+        assert_eq!(checker.end(&[5, 3], &[7, 4]), Err(Fault::Lost), "all of the other publisher");
+        assert_eq!(checker.end(&[5, 3], &[7, 3]), Ok(()));
+    }
+
+    #[test]
+    fn the_final_message_is_the_last_and_comes_once() {
+        let (mut checker, _) = after(ALL, &[5]);
+        assert_eq!(checker.finish(), Ok(()));
+        assert_eq!(checker.take(mark(6)), Err(Fault::AfterFinal));
+        assert_eq!(checker.finish(), Err(Fault::Finals));
+        assert_eq!(checker.end(&[0, 0], &[0, 0]), Err(Fault::Finals));
+    }
+
+    #[test]
+    fn a_publisher_nobody_knows_is_unexpected() {
+        assert_eq!(Checker::new(ALL, 1).take(Mark { publisher: 1, ..mark(0) }), Err(Fault::Unexpected));
+    }
+}
