@@ -1,6 +1,6 @@
 //! A handler that checks what it gets, and behaves badly in one of several ways.
 
-use super::checker::{Checker, Mark};
+use super::checker::{Bounds, Checker, Mark};
 use super::ledger::{Ledger, Verdict};
 use super::options::Plant;
 use super::run::{Slots, lock};
@@ -86,6 +86,11 @@ impl Watch {
         })
     }
 
+    fn bounds(&self) -> Bounds<'_> {
+        let [from, to] = [&self.from, &self.to].map(|places| places.get().map(Vec::as_slice));
+        Bounds { from, to }
+    }
+
     /// To be called before the subscription is ended: what has been published must still come.
     pub(crate) fn ends(&self, ledger: &Ledger) {
         self.to.get_or_init(|| ledger.done(self.home));
@@ -116,7 +121,8 @@ impl Listener {
     }
 
     fn look(&mut self, mark: Mark) {
-        let result = self.checker.take(mark);
+        let bounds = self.watch.bounds();
+        let result = self.checker.take(mark, bounds);
         self.ledger.check(result, || format!("{mark:?} at {:?}", self.watch));
     }
 
@@ -146,7 +152,10 @@ impl Listener {
             Habit::Quiet => {}
             Habit::Witness(place) => self.ledger.witnessed[place].store(self.seen, Ordering::Relaxed),
             Habit::Panics if self.seen.is_multiple_of(500) => self.panic(),
-            Habit::PanicsToTheEnd if self.seen == 1000 => self.panic(),
+            Habit::PanicsToTheEnd if self.seen == 1000 => {
+                self.watch.ends(&self.ledger);
+                self.panic();
+            }
             Habit::Blocks if self.seen.is_multiple_of(4000) => std::thread::sleep(Duration::from_millis(5)),
             Habit::LeavesItself if self.seen == 2000 => {
                 self.watch.ends(&self.ledger);
@@ -217,12 +226,11 @@ impl Drop for Listener {
         self.ledger.dropped.fetch_add(1, Ordering::Relaxed);
         let times = self.watch.drops.fetch_add(1, Ordering::Relaxed);
         self.ledger.violated(Verdict::Handlers, times, || format!("dropped again: {:?}", self.watch));
-        // Who was ended by the bus, at a moment nobody knows, need not have anything.
+        // Who was not ended by us has no bounds, and need not have anything.
         let none = vec![0; self.ledger.paces.len()];
-        let to = self.watch.to.get().filter(|_| self.watch.habit != Habit::PanicsToTheEnd).unwrap_or(&none);
-        // Ended before subscribing returned to who made it.
-        let from = self.watch.from.get().unwrap_or(to);
-        let result = self.checker.end(from, to);
+        let bounds = self.watch.bounds();
+        let to = bounds.to.unwrap_or(&none);
+        let result = self.checker.end(bounds.from.unwrap_or(to), to);
         self.ledger.check(result, || format!("at the end of {:?}, seen {:?}", self.watch, self.checker));
     }
 }

@@ -55,9 +55,13 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Waits until `done`; false if it does not come.
 pub(crate) fn settles(done: impl Fn() -> bool) -> bool {
+    settles_within(PATIENCE, done)
+}
+
+fn settles_within(limit: Duration, done: impl Fn() -> bool) -> bool {
     let since = Instant::now();
     while !done() {
-        if since.elapsed() > PATIENCE {
+        if since.elapsed() > limit {
             return false;
         }
         thread::sleep(Duration::from_millis(1));
@@ -101,7 +105,8 @@ pub(crate) fn soak(options: &Options) -> Result<Report, SoakError> {
     let mut report = Report::new(options, seed);
     let goes_on = watch(&stage, options, &mut report);
     ledger.stop.store(true, Ordering::Relaxed);
-    let ends = goes_on && settles(|| threads.iter().all(JoinHandle::is_finished));
+    // Threads wait with patience themselves, some of them several times.
+    let ends = goes_on && settles_within(4 * PATIENCE, || threads.iter().all(JoinHandle::is_finished));
     if !ends {
         ledger.violated(Verdict::Stuck, 1, || "threads of the soak that do not end".to_owned());
         report.end(&ledger);
