@@ -124,7 +124,7 @@ impl Checker {
         for ((seen, from), to) in self.seen.iter().zip(from).zip(to) {
             let missing = match seen.run {
                 None => from < to,
-                Some((first, next)) => first > *from && from < to || next < *to,
+                Some((first, next)) => from < to && (first > *from || next < *to),
             };
             if missing {
                 return Err(Fault::Lost);
@@ -202,6 +202,7 @@ mod tests {
         assert_eq!(checker.end(&[5, 0], &[8, 0]), Err(Fault::Lost), "the last one");
         assert_eq!(checker.end(&[5, 3], &[7, 4]), Err(Fault::Lost), "all of the other publisher");
         assert_eq!(checker.end(&[5, 3], &[7, 3]), Ok(()));
+        assert_eq!(checker.end(&[9, 0], &[8, 0]), Ok(()), "ended before the next publish: nothing had to come");
     }
 
     #[test]
