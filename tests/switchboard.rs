@@ -32,7 +32,12 @@ fn what_does_not_add_up_is_named() {
         change(&mut outcome);
         outcome.faults().join("; ")
     };
-    assert!(spoil(|outcome| drop(outcome.records.pop())).starts_with("records: 99, not 100"));
+    assert!(
+        spoil(|outcome| {
+            outcome.records.pop();
+        })
+        .starts_with("records: 99, not 100")
+    );
     assert!(spoil(|outcome| outcome.records[0].call = 2).contains("calls with a record: 99"));
     assert!(spoil(|outcome| outcome.feed -= 1).contains("events in the feed"));
     assert!(spoil(|outcome| outcome.left_in_caches = 1).contains("entries left in caches: 1"));
