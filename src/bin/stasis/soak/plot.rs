@@ -37,7 +37,10 @@ pub(crate) fn svg(report: &Report) -> String {
 type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 type Drawn<'a> = Result<(), DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>>;
 
-fn curves<'a>(area: &Area<'a>, title: &str, unit: &str, lines: &[(&str, &[(f64, f64)], RGBColor)]) -> Drawn<'a> {
+/// Name, points and colour of a curve.
+type Line<'a> = (&'a str, &'a [(f64, f64)], RGBColor);
+
+fn curves<'a>(area: &Area<'a>, title: &str, unit: &str, lines: &[Line<'_>]) -> Drawn<'a> {
     let points = || lines.iter().flat_map(|(_, points, _)| points.iter());
     let end = points().map(|point| point.0).fold(1e-3, f64::max);
     let top = points().map(|point| point.1).fold(1e-3, f64::max) * 1.1;
