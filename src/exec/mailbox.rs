@@ -18,12 +18,12 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::completion::Completion;
+use super::flood::Flood;
 use super::frames::{Helper, Serving};
 use super::lane::{Member, Turn};
 use super::serial::{Token, TokenId};
 use crate::contain::quietly;
 use crate::message::Message;
-use crate::ring::Budget;
 use crate::sync::park::{self, Sleeper};
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering, lock, scaled};
 
@@ -93,9 +93,7 @@ pub(super) struct Mailbox<M: Member> {
     /// Whether the handler runs now.
     running: AtomicBool,
     items: Mutex<Items<M>>,
-    budget: Arc<Budget>,
-    /// Says to publishers that the budget is used up.
-    flooded: Arc<AtomicBool>,
+    flood: Arc<Flood>,
 }
 
 impl<M: Member> Mailbox<M> {
@@ -108,12 +106,11 @@ impl<M: Member> Mailbox<M> {
         quick: Duration,
         waiting: VecDeque<Deferred<M>>,
         over: bool,
-        budget: Arc<Budget>,
-        flooded: Arc<AtomicBool>,
+        flood: Arc<Flood>,
     ) -> Self {
-        budget.force(waiting.len() * Self::ITEM_BYTES);
+        flood.rose(waiting.len(), Self::ITEM_BYTES);
         let items = Mutex::new(Items { waiting, closed: false, sleeper: None });
-        Self { id, token, quick, over, running: AtomicBool::new(true), items, budget, flooded }
+        Self { id, token, quick, over, running: AtomicBool::new(true), items, flood }
     }
 
     pub(super) fn id(&self) -> u64 {
@@ -137,11 +134,8 @@ impl<M: Member> Mailbox<M> {
             if items.closed {
                 return Err(item);
             }
-            self.budget.force(Self::ITEM_BYTES);
+            self.flood.rose(1, Self::ITEM_BYTES);
             items.waiting.push_back(item);
-            if self.budget.is_exceeded() {
-                self.flooded.store(true, Ordering::Relaxed);
-            }
             items.sleeper.take()
         };
         if let Some(sleeper) = sleeper {
@@ -157,10 +151,7 @@ impl<M: Member> Mailbox<M> {
             {
                 let mut items = lock(&self.items);
                 if let Some(item) = items.waiting.pop_front() {
-                    self.budget.give(Self::ITEM_BYTES);
-                    if self.flooded.load(Ordering::Relaxed) && !self.budget.is_exceeded() {
-                        self.flooded.store(false, Ordering::Relaxed);
-                    }
+                    self.flood.fell(Self::ITEM_BYTES);
                     return Some(item);
                 }
                 if last || waited || quick_calls >= QUICK_CALLS {

@@ -16,6 +16,7 @@ pub(crate) mod affinity;
 pub(crate) mod audience;
 pub(crate) mod buffer;
 pub(crate) mod completion;
+mod flood;
 pub(crate) mod frames;
 mod helping;
 mod hold;
