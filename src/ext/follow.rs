@@ -46,7 +46,7 @@ use crate::contain::{discard, report_panic};
 use crate::error::{Closed, JoinError, PublishError, SubscribeError};
 use crate::message::{AnyMessageType, Message, MessageType};
 use crate::sync::plain::{AtomicU64, Ordering};
-use crate::sync::{Arc, AtomicBool, Weak, global};
+use crate::sync::{Arc, AtomicBool, Weak, fence, global};
 
 /// Something that has entries now, and a topic that tells of every change of them.
 ///
@@ -81,7 +81,8 @@ pub trait Source: Send + Sync + 'static {
     /// The type of all updates, if they are of one type: nothing else is queued then.
     fn update_type(&self) -> Option<&AnyMessageType>;
 
-    /// The entries of now.
+    /// The entries of now. Synchronised with the changes: by a lock that both take, or by a full fence
+    /// (`std::sync::atomic::fence`, `SeqCst`) of those who change between a change and the publish of its update.
     fn current(&self) -> Current<Self::Key>;
 
     /// What a message on the topic says; `None`: it is no update.
@@ -295,9 +296,6 @@ impl<S: Source> Follow<S> {
         let private = self.topic.sibling(format!("follow:{number}/{}", self.topic.name()))?;
         let source = Arc::new(self.source);
         let ear = Ear::new(&private);
-        if let Some(losses) = source.losses() {
-            losses.add(&ear);
-        }
         let mut subscriber = private.subscriber().delivery(self.delivery).on_panic(self.on_panic);
         if let Some(name) = self.name {
             subscriber = subscriber.name(name);
@@ -317,8 +315,14 @@ impl<S: Source> Follow<S> {
             ear: Arc::downgrade(&ear),
         };
         let subscription = subscriber.subscribe_handler(follower)?;
+        // Now that it is heard; what was lost meanwhile is seen when the entries come.
+        if let Some(losses) = source.losses() {
+            losses.add(&ear);
+        }
         let forward = self.topic.forward_to(&private)?;
         // From here on no update is missed; now the entries may be read.
+        // Meets the source's fence between a change and the publish of its update.
+        fence::full();
         let current = source.current();
         match private.publish(START.message(Start(Box::new(current)))) {
             Ok(()) => Ok(Following { subscription, _forward: forward, _ear: ear }),
@@ -443,17 +447,21 @@ impl<S: Source, H: FnMut(&Received<'_>, Followed<'_>) + Send + 'static> Follower
 
     fn update(&mut self, received: &Received<'_>, message: &Message) {
         let is_told = heard(message, &self.told);
-        let lost = lost(&*self.source);
-        let is_following = matches!(self.stage, Stage::Following { .. });
-        if is_following && lost != self.lost {
-            // Without a follower's handle the end is near, and gives the entries.
-            self.stage = Stage::Behind(lost);
-            if let Some(ear) = self.ear.upgrade() {
-                ear.mark();
-            }
-        }
+        self.look_for_losses();
         if !is_told && self.is_news(message) && self.passes(message) {
             (self.handler)(received, Followed::Update(message));
+        }
+    }
+
+    fn look_for_losses(&mut self) {
+        let lost = lost(&*self.source);
+        if lost == self.lost || !matches!(self.stage, Stage::Following { .. }) {
+            return;
+        }
+        // Without a follower's handle the end is near, and gives the entries.
+        self.stage = Stage::Behind(lost);
+        if let Some(ear) = self.ear.upgrade() {
+            ear.mark();
         }
     }
 
@@ -492,6 +500,7 @@ impl<S: Source, H: FnMut(&Received<'_>, Followed<'_>) + Send + 'static> Follower
         for message in kept {
             panics.run(|| self.update(received, &message));
         }
+        self.look_for_losses();
         panics.go_on();
     }
 }

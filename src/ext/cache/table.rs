@@ -23,7 +23,7 @@ use crate::ext::follow::Losses;
 use crate::message::{Message, TypeId};
 use crate::snapshot::SnapshotCell;
 use crate::sync::map::SharedMap;
-use crate::sync::{Arc, AtomicU64, Ordering};
+use crate::sync::{Arc, AtomicU64, Ordering, fence};
 
 /// What a change did, for those who watch.
 #[derive(Clone, Debug)]
@@ -222,6 +222,8 @@ impl<T: Clone> Table<T> {
             if !slot.0.replace(&state, next) {
                 continue;
             }
+            // Meets the fence in `Follow::subscribe`: a follower finds this change, or its announcement the follower.
+            fence::after_rmw();
             drop(state);
             if is_lost {
                 self.losses.record();
@@ -256,6 +258,8 @@ impl<T: Clone> Table<T> {
             if !slot.0.replace(&state, next) {
                 continue;
             }
+            // As in `change_slot`, for the changes of others.
+            fence::after_rmw();
             state.waiting.iter().for_each(|announcement| announce(announcement));
             if nothing_waits {
                 if phase == Phase::Dead {
