@@ -101,7 +101,7 @@ pub(super) struct Table<T> {
 }
 
 /// Most changes of an entry that wait for the thread that announces an earlier one.
-const MOST_WAITING: usize = if cfg!(loom) { 2 } else { 1024 };
+const MOST_WAITING: usize = 1024;
 
 impl<T> Slot<T> {
     fn new(key: CacheKey) -> Arc<Self> {
