@@ -52,14 +52,14 @@ fn following(name: &'static str, beside: Beside) {
             let kind = kind.clone();
             move || (0..times).for_each(|n| publisher.publish(kind.message(n)).unwrap())
         };
+        let mut kept = None;
         let feed = match beside {
             Beside::Publishing => {
                 loom::explore();
                 let writer = spawn(publish(publisher.clone(), 1));
                 let feed = follow();
                 writer.join().unwrap();
-                loom::stop_exploring();
-                drop(publisher);
+                kept = Some(publisher);
                 feed
             }
             Beside::Removal => {
@@ -79,6 +79,7 @@ fn following(name: &'static str, beside: Beside) {
             }
         };
         loom::stop_exploring();
+        drop(kept.take());
         feed.unsubscribe_and_join(LONG).unwrap();
         assert_eq!(feed.stats().panics, 0);
         let story = story.lock().unwrap();
