@@ -158,6 +158,26 @@ impl From<Closed> for FollowError {
 }
 
 /// What a follower is given.
+///
+/// # Examples
+/// A copy of what is followed:
+/// ```
+/// use stasis_bus::cache::{CacheUpdate, Entity};
+/// use stasis_bus::Message;
+/// use stasis_bus::follow::Followed;
+/// use std::collections::HashMap;
+/// fn keep(copy: &mut HashMap<(String, Entity), Message>, followed: Followed<'_>) {
+///     if matches!(followed, Followed::Restart) {
+///         copy.clear(); // updates were lost: all of it comes again
+///     }
+///     let Some(update) = followed.message().and_then(Message::payload::<CacheUpdate>) else { return };
+///     let key = (update.id().to_owned(), update.entity());
+///     match update.new_snapshot() {
+///         Some(snapshot) => copy.insert(key, snapshot.clone()),
+///         None => copy.remove(&key),
+///     };
+/// }
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Followed<'a> {

@@ -47,6 +47,19 @@ use crate::sync::plain::{AtomicU64, Ordering};
 use crate::sync::{Arc, AtomicBool, Mutex, OnceLock, Weak, lock};
 
 /// A route was not set; the callback was dropped.
+///
+/// # Examples
+/// ```
+/// use stasis_bus::router::{RouteError, Router};
+/// use stasis_bus::{Bus, MessageType};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let bus = Bus::builder().lanes(1).build()?;
+/// let dial = MessageType::<()>::new(&bus, "dial")?;
+/// let router = Router::create_pool(&bus.topic("channel:all")?)?;
+/// router.add(&dial, |_| ())?;
+/// assert_eq!(router.add(&dial, |_| ()), Err(RouteError::Taken("dial".into())));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RouteError {
@@ -59,6 +72,17 @@ pub enum RouteError {
 }
 
 /// Congestion limits that cannot be; those set before stay.
+///
+/// # Examples
+/// ```
+/// # use stasis_bus::router::{LimitsError, Router};
+/// # use stasis_bus::Bus;
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let bus = Bus::builder().lanes(1).build()?;
+/// let router = Router::create_pool(&bus.topic("channel:all")?)?;
+/// assert_eq!(router.set_congestion_limits(Some(9), 5), Err(LimitsError { low: 9, high: 5 }));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("congestion limits need 0 < high and low <= high, not low {low} and high {high}")]
 pub struct LimitsError {
