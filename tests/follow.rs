@@ -6,8 +6,8 @@ mod common;
 
 use common::{DELIVERIES, Gate, OpenAtEnd, PATIENCE, Random, bus, eventually, lock, must_end, number, stress};
 use stasis_bus::cache::{AGGREGATE, Cache, CacheClear, CacheSource, CacheUpdate, CachingTopic, Entity};
-use stasis_bus::follow::{Current, CurrentEntry, Follow, FollowError, Followed, Following, Source, Step};
-use stasis_bus::{AnyMessageType, Bus, Delivery, Eid, JoinError, Message, MessageType, PanicPolicy, Topic};
+use stasis_bus::follow::{Current, CurrentEntry, Follow, FollowError, Followed, Following, Losses, Source, Step};
+use stasis_bus::{AnyMessageType, Bus, Delivery, Eid, JoinError, Message, MessageType, PanicPolicy, Pinning, Topic};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -53,6 +53,7 @@ enum Given {
     Ready,
     Update(String, Option<u64>, Option<u64>),
     Other,
+    Restart,
     Final,
 }
 
@@ -76,6 +77,7 @@ fn given(followed: Followed<'_>) -> Given {
             ),
             None => Given::Other,
         },
+        Followed::Restart => Given::Restart,
         Followed::Final => Given::Final,
         _ => unreachable!(),
     }
@@ -311,6 +313,7 @@ fn without_a_bound_everything_is_remembered() {
 struct Mirror {
     ready: bool,
     ended: bool,
+    restarts: usize,
     has: HashMap<(String, Entity), Message>,
     versions: HashMap<(String, Entity), u64>,
 }
@@ -327,6 +330,12 @@ impl Mirror {
                 assert!(self.has.insert(key, update.new_snapshot().unwrap().clone()).is_none(), "an entry came twice");
             }
             Followed::Ready => assert!(!std::mem::replace(&mut self.ready, true)),
+            Followed::Restart => {
+                assert!(std::mem::take(&mut self.ready), "begins again in the middle of the entries");
+                self.restarts += 1;
+                self.has.clear();
+                self.versions.clear();
+            }
             Followed::Update(message) => {
                 assert!(self.ready);
                 let update = message.payload::<CacheUpdate>().unwrap();
@@ -557,4 +566,204 @@ fn a_topic_of_a_shared_cache_gives_what_it_changed_last() {
     put(0, "theirs", 5);
     put(1, "mine", 6);
     assert_eq!(all(&log), [current("mine", 1), Given::Ready, update("theirs", Some(2), Some(5))]);
+}
+
+/// What a cache has, as a mirror should.
+fn held(cache: &Cache) -> HashMap<(String, Entity), Message> {
+    let snapshots = |entry: &stasis_bus::cache::CacheEntry| {
+        entry
+            .snapshots()
+            .map(|(entity, message)| ((entry.id().to_owned(), entity), message.clone()))
+            .collect::<Vec<_>>()
+    };
+    cache.entries().iter().flat_map(|entry| snapshots(entry)).collect()
+}
+
+/// A bus with room for a few thousand messages.
+fn poor_bus(lanes: usize) -> Bus {
+    Bus::builder().lanes(lanes).pinning(Pinning::Off).ring_capacity(1024).memory_budget(64 << 10).build().unwrap()
+}
+
+#[test]
+fn a_follower_of_a_cache_whose_updates_were_refused_begins_again() {
+    for delivery in [Delivery::default(), Delivery::Dedicated] {
+        must_end(move || {
+            let bus = poor_bus(1);
+            let topic = bus.topic("device:all").unwrap();
+            let kind = MessageType::<Snap>::new(&bus, "device_state").unwrap();
+            let cache = by_id().build();
+            let caching = CachingTopic::new(&topic, &cache).unwrap();
+            let gate = Gate::new();
+            let _open = OpenAtEnd(gate.clone());
+            let mirror = Arc::new(Mutex::new(Mirror::default()));
+            let (into, pass) = (Arc::clone(&mirror), gate.clone());
+            let following = caching
+                .follow()
+                .delivery(delivery)
+                .subscribe(move |_, followed| {
+                    pass.pass();
+                    lock(&into).take(followed);
+                })
+                .unwrap();
+            let put = |n: u64| topic.publish(kind.message((format!("SIP/{}", n % 7), n))).unwrap();
+            let mut n = 0;
+            while caching.refused() == 0 {
+                put(n);
+                n += 1;
+            }
+            // Told of none of these, an entry that goes among them; and nothing follows.
+            (n..n + 5_000).for_each(put);
+            topic.publish(CacheClear::message(kind.message(("SIP/3".into(), 0)))).unwrap();
+            assert!(caching.refused() > 5_000);
+            gate.open();
+            eventually("the follower has all", || lock(&mirror).has == held(&cache));
+            assert!(lock(&mirror).restarts > 0);
+            put(0);
+            following.unsubscribe_and_join(PATIENCE).unwrap();
+            assert_eq!(following.subscription().stats().panics, 0, "{delivery:?}");
+            let mirror = lock(&mirror);
+            assert!(mirror.ended && mirror.has == held(&cache));
+        });
+    }
+}
+
+#[test]
+fn followers_end_with_what_the_cache_has_though_updates_are_refused_all_the_time() {
+    must_end(|| {
+        let bus = poor_bus(2);
+        let cached = bus.topic("device:cached").unwrap();
+        let kind = MessageType::<Snap>::new(&bus, "device_state").unwrap();
+        let cache = by_id().build();
+        let topics: Vec<Topic> = (0..2).map(|number| bus.topic(format!("device:{number}")).unwrap()).collect();
+        let caching: Vec<_> =
+            topics.iter().map(|topic| CachingTopic::forwarded_to(topic, &cache, &cached).unwrap()).collect();
+        let followers: Vec<_> = [Delivery::default(), Delivery::Dedicated]
+            .into_iter()
+            .map(|delivery| {
+                let mirror = Arc::new(Mutex::new(Mirror::default()));
+                let (into, mut calls) = (Arc::clone(&mirror), 0_u64);
+                let following = Follow::new(&cached, CacheSource::new(&cache))
+                    .delivery(delivery)
+                    .subscribe(move |_, followed| {
+                        calls += 1;
+                        if calls.is_multiple_of(64) {
+                            thread::sleep(std::time::Duration::from_millis(1));
+                        }
+                        lock(&into).take(followed);
+                    })
+                    .unwrap();
+                (mirror, following)
+            })
+            .collect();
+        thread::scope(|scope| {
+            for (number, topic) in (0..).zip(&topics) {
+                let kind = &kind;
+                scope.spawn(move || {
+                    let mut random = Random::new(number + 1);
+                    for _ in 0..stress(20_000) {
+                        let payload = (random.below(4).to_string(), random.below(1000) as u64);
+                        let message = kind.message(payload);
+                        let message = if random.below(4) == 0 { CacheClear::message(message) } else { message };
+                        // Refused when the other thread is kept from running inside the handler.
+                        let _ = topic.publish(message);
+                    }
+                });
+            }
+        });
+        caching.iter().for_each(|caching| caching.unsubscribe_and_join(PATIENCE).unwrap());
+        for (mirror, following) in followers {
+            following.unsubscribe_and_join(PATIENCE).unwrap();
+            assert_eq!(following.subscription().stats().panics, 0);
+            let mirror = lock(&mirror);
+            assert!(mirror.ended && mirror.has == held(&cache), "{} restarts", mirror.restarts);
+        }
+    });
+}
+
+#[test]
+fn changes_that_wait_for_an_announcer_are_bounded_and_followers_see_the_gap() {
+    must_end(|| {
+        let bus = bus(1);
+        let cached = bus.topic("device:cached").unwrap();
+        let kind = MessageType::<Snap>::new(&bus, "device_state").unwrap();
+        let cache = by_id().build();
+        let (one, two) = (bus.topic("device:1").unwrap(), bus.topic("device:2").unwrap());
+        let first = CachingTopic::forwarded_to(&one, &cache, &cached).unwrap();
+        let second = CachingTopic::forwarded_to(&two, &cache, &cached).unwrap();
+        let mirror = Arc::new(Mutex::new(Mirror::default()));
+        let into = Arc::clone(&mirror);
+        let following = Follow::new(&cached, CacheSource::new(&cache))
+            .subscribe(move |_, followed| lock(&into).take(followed))
+            .unwrap();
+        let (gate, entered) = (Gate::new(), Gate::new());
+        let _open = OpenAtEnd(gate.clone());
+        let (pass, tell) = (gate.clone(), entered.clone());
+        let _blocker = first
+            .topic()
+            .subscriber()
+            .no_mailbox()
+            .subscribe(move |received| {
+                if !received.is_final() && received.payload::<CacheUpdate>().is_some() {
+                    tell.open();
+                    pass.pass();
+                }
+            })
+            .unwrap();
+        let announcer = {
+            let message = kind.message(("a".into(), 0));
+            thread::spawn(move || one.publish(message).unwrap())
+        };
+        entered.pass();
+        (1..=3_000).for_each(|n| two.publish(kind.message(("a".into(), n))).unwrap());
+        assert_eq!(second.refused(), 3_000 - 1_024, "the rest waits");
+        eventually("the follower reads what it is not told", || lock(&mirror).restarts > 0);
+        two.publish(kind.message(("b".into(), 1))).unwrap();
+        gate.open();
+        announcer.join().unwrap();
+        (3_001..3_100).for_each(|n| two.publish(kind.message(("a".into(), n))).unwrap());
+        drop(first);
+        second.unsubscribe_and_join(PATIENCE).unwrap();
+        following.unsubscribe_and_join(PATIENCE).unwrap();
+        assert_eq!(following.subscription().stats().panics, 0);
+        let mirror = lock(&mirror);
+        assert_eq!(mirror.has, held(&cache));
+        assert_eq!(mirror.has[&("a".to_owned(), Entity::Local)].payload::<Snap>().unwrap().1, 3_099);
+    });
+}
+
+#[test]
+fn a_source_of_ones_own_counts_its_losses() {
+    struct Lossy(Arc<Losses>, Arc<AtomicUsize>);
+    impl Source for Lossy {
+        type Key = ();
+        fn update_type(&self) -> Option<&AnyMessageType> {
+            None
+        }
+        fn current(&self) -> Current<()> {
+            assert_ne!(self.1.fetch_add(1, Ordering::Relaxed), 1, "reading fails the second time");
+            Current { entries: Vec::new(), upto: 0 }
+        }
+        fn step(&self, _: &Message) -> Option<Step<()>> {
+            None
+        }
+        fn losses(&self) -> Option<&Losses> {
+            Some(&self.0)
+        }
+    }
+    let bus = bus(1);
+    let (topic, kind) = (bus.topic("t").unwrap(), number(&bus));
+    let (losses, reads) = (Arc::new(Losses::new()), Arc::new(AtomicUsize::new(0)));
+    let (following, log) = follow(Follow::new(&topic, Lossy(Arc::clone(&losses), Arc::clone(&reads))).everything());
+    losses.record();
+    eventually("it was read again", || reads.load(Ordering::Relaxed) == 2);
+    assert_eq!(losses.number(), 1);
+    topic.publish(kind.message(1)).unwrap(); // has it try again
+    eventually("it has begun again", || all(&log).iter().filter(|given| **given == Given::Ready).count() == 2);
+    following.unsubscribe_and_join(PATIENCE).unwrap();
+    losses.record(); // nobody is left to hear it
+    let mut story = all(&log);
+    assert!(story.contains(&Given::Other), "what is no update is not left out");
+    story.retain(|given| *given != Given::Other); // that message, and changes of subscriptions
+    assert_eq!(story, [Given::Ready, Given::Restart, Given::Ready, Given::Final]);
+    assert_eq!(following.subscription().stats().panics, 1);
 }

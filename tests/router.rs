@@ -869,6 +869,69 @@ fn congestion_limits() {
 }
 
 #[test]
+fn congestion_is_told_when_it_begins_and_when_it_ends() {
+    for pool in [false, true] {
+        let bus = bus(1);
+        let topic = bus.topic("t").unwrap();
+        let kind = number(&bus);
+        let builder = Router::builder(&topic);
+        let router = if pool { builder.pool() } else { builder.mailbox() }.create().unwrap();
+        let (gate, drops) = (Gate::new(), Drops::new());
+        let _open = OpenAtEnd(gate.clone());
+        let pass = gate.clone();
+        router.add(&kind, move |_| pass.pass()).unwrap();
+        router.set_congestion_limits(Some(10), 100).unwrap();
+        let (told, story) = channel();
+        let (token, routes) = (drops.token(), router.routes());
+        router.on_congestion(|_| unreachable!("replaced"));
+        router.on_congestion(move |congested| {
+            let _ = hold(&token);
+            routes.remove_default(); // no lock is held
+            told.send(congested).unwrap();
+            bang();
+        });
+        (0..2_000).for_each(|n| topic.publish(kind.message(n)).unwrap());
+        gate.open();
+        assert!(next(&story), "the queue is long");
+        eventually("and gets short", || {
+            topic.publish(kind.message(0)).unwrap();
+            story.try_recv() == Ok(false)
+        });
+        assert_eq!(router.stats().panics, 0, "its panic is no route's");
+        // Again, to the end.
+        let gate = Gate::new();
+        let pass = gate.clone();
+        router.remove(&kind);
+        router.add(&kind, move |_| pass.pass()).unwrap();
+        (0..2_000).for_each(|n| topic.publish(kind.message(n)).unwrap());
+        gate.open();
+        assert!(next(&story));
+        router.unsubscribe_and_join(PATIENCE).unwrap();
+        assert!(!next(&story), "at the end");
+        assert!(story.try_recv().is_err());
+        drop(router);
+        drops.await_all_gone("the callback");
+    }
+}
+
+#[test]
+fn a_router_that_ends_is_not_congested() {
+    let bus = bus(1);
+    let topic = bus.topic("t").unwrap();
+    let kind = number(&bus);
+    let router = Router::create(&topic).unwrap();
+    let (told, story) = channel();
+    router.on_congestion(move |congested| told.send(congested).unwrap());
+    router.set_congestion_limits(Some(0), 1).unwrap();
+    router.add(&kind, |_| ()).unwrap();
+    (0..100).for_each(|n| topic.publish(kind.message(n)).unwrap());
+    router.unsubscribe_and_join(PATIENCE).unwrap();
+    let story: Vec<bool> = story.try_iter().collect();
+    let alternates = story.iter().zip([true, false].into_iter().cycle()).all(|(told, expected)| *told == expected);
+    assert!(alternates && story.last() != Some(&true), "{story:?}");
+}
+
+#[test]
 fn types_are_kept_while_they_are_routed_and_no_longer() {
     let bus = bus(1);
     let topic = bus.topic("t").unwrap();

@@ -3,9 +3,10 @@
 
 use loom_tests::{Model, spawn};
 use stasis_bus::cache::{Cache, CacheClear, CacheUpdate, CachingTopic};
-use stasis_bus::follow::Followed;
-use stasis_bus::model::{message_type, settle};
-use stasis_bus::{Bus, Delivery, Message, Pinning, WaitStrategy};
+use stasis_bus::follow::{Current, CurrentEntry, Follow, Followed, Losses, Source, Step};
+use stasis_bus::model::{full_fence, message_type, settle};
+use stasis_bus::{AnyMessageType, Bus, Delivery, Message, MessageType, Pinning, WaitStrategy};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -113,4 +114,111 @@ fn following_against_a_removal() {
 #[test]
 fn following_against_a_beginning() {
     following_against("following_against_a_beginning", false, &[1, 0]);
+}
+
+/// A number that counts up; updates tell of every step.
+struct Counter {
+    kind: MessageType<usize>,
+    now: AtomicUsize,
+    losses: Losses,
+}
+
+#[derive(Clone)]
+struct Counts(Arc<Counter>);
+
+impl Source for Counts {
+    type Key = ();
+    fn update_type(&self) -> Option<&AnyMessageType> {
+        Some(self.0.kind.as_any())
+    }
+    fn current(&self) -> Current<()> {
+        let now = self.0.now.load(Ordering::SeqCst);
+        let entry = CurrentEntry { key: (), version: now as u64, messages: vec![self.0.kind.message(now)] };
+        Current { entries: vec![entry], upto: u64::MAX }
+    }
+    fn step(&self, message: &Message) -> Option<Step<()>> {
+        Some(Step { key: (), version: number(message) as u64, begins: false })
+    }
+    fn losses(&self) -> Option<&Losses> {
+        Some(&self.0.losses)
+    }
+}
+
+/// Of the steps 2, 3, … those in `lost` find no room. A follower gives no step that does not join on, and ends
+/// with the last, though no update may tell of it.
+fn losing(name: &'static str, last: usize, lost: &'static [usize]) {
+    Model::new(name).check(move || {
+        loom::stop_exploring();
+        let bus = Bus::builder()
+            .watchdog(None)
+            .lanes(1)
+            .pinning(Pinning::Off)
+            .wait(WaitStrategy::Park)
+            .ring_capacity(4)
+            .memory_budget(1 << 16)
+            .build()
+            .expect("a bus");
+        let source = Counts(Arc::new(Counter {
+            kind: message_type::<usize>("n"),
+            now: AtomicUsize::new(1),
+            losses: Losses::new(),
+        }));
+        let topic = bus.topic("t").unwrap();
+        settle(&bus);
+        loom::explore();
+        let writer = {
+            let (topic, source) = (topic.clone(), source.clone());
+            spawn(move || {
+                for n in 2..=last {
+                    source.0.now.store(n, Ordering::SeqCst);
+                    // As any source has to: either the follower reads this, or the update finds it.
+                    full_fence();
+                    if lost.contains(&n) {
+                        source.0.losses.record();
+                    } else {
+                        topic.publish(source.0.kind.message(n)).unwrap();
+                    }
+                }
+            })
+        };
+        let story = Arc::new(Mutex::new((0, true)));
+        let into = Arc::clone(&story);
+        let following = Follow::new(&topic, source)
+            .delivery(Delivery::Inline)
+            .subscribe(move |_, followed| {
+                let (has, restarted) = &mut *into.lock().unwrap();
+                match followed {
+                    Followed::Restart => *restarted = true,
+                    Followed::Current(message) => {
+                        assert!(std::mem::take(restarted) && number(message) >= *has);
+                        *has = number(message);
+                    }
+                    Followed::Update(message) => {
+                        assert_eq!(number(message), *has + 1, "gap or repeat");
+                        *has += 1;
+                    }
+                    _ => {}
+                }
+            })
+            .unwrap();
+        writer.join().unwrap();
+        loom::stop_exploring();
+        assert_eq!(story.lock().unwrap().0, last, "before the end, too");
+        following.unsubscribe_and_join(LONG).unwrap();
+        assert_eq!(following.subscription().stats().panics, 0);
+        drop((following, topic));
+        bus.shutdown(LONG).unwrap();
+    });
+}
+
+/// Mutations: losses not looked at before an update is given.
+#[test]
+fn a_loss_is_seen_before_the_next_update() {
+    losing("a_loss_is_seen_before_the_next_update", 3, &[2]);
+}
+
+/// Mutations: followers not told; the note that one was told not taken back when it comes.
+#[test]
+fn a_loss_is_told() {
+    losing("a_loss_is_told", 3, &[2, 3]);
 }

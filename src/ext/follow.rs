@@ -15,13 +15,23 @@
 //! after the forward was there: with an update that finds no entry (`begins`). (A chain that began before
 //! it and whose key is not among the entries had ended when they were read.)
 //!
+//! Updates may be lost: the bus refuses them when its memory is used up. The source counts them before any
+//! later update of the same key is published, so a follower sees the new count before it would give an
+//! update that does not join on, and begins again. It reads the count, puts a mark into its own queue, leaves
+//! out what comes before the mark, and at it gives `Restart`, the entries of then, `Ready`: behind the mark
+//! nothing is lost but what is counted later. It does so soon though no update follows, because a loss is told
+//! with a message that is never refused.
+//!
 //! Guarantees: no gap and no repeat, under any interleaving with publishers
-//! (`a_follower_ends_with_what_the_cache_has`; model: `loom-tests/tests/follow.rs`); the rest as for any
+//! (`a_follower_ends_with_what_the_cache_has`; model: `loom-tests/tests/follow.rs`), and a gap for lack of memory is
+//! seen and closed (`a_follower_of_a_cache_whose_updates_were_refused_begins_again`); the rest as for any
 //! subscription: serial, final message last, a panic costs that call only. On an error nothing is left
 //! behind. Memory: one version per entry of the start, until that entry changes. Cost: one walk over the
 //! entries at the start; then a lookup an update at most.
 //!
 //! It knows nothing of caches: anything that is a [`Source`] can be followed.
+
+mod losses;
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -29,12 +39,14 @@ use std::hash::Hash;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
+pub use self::losses::Losses;
+use self::losses::{Ear, heard, is_mark};
 use crate::bus::{Completion, Delivery, Forward, Handler, PanicPolicy, Received, Subscription, Topic};
 use crate::contain::{discard, report_panic};
 use crate::error::{Closed, JoinError, PublishError, SubscribeError};
 use crate::message::{AnyMessageType, Message, MessageType};
 use crate::sync::plain::{AtomicU64, Ordering};
-use crate::sync::{Arc, global};
+use crate::sync::{Arc, AtomicBool, Weak, fence, global};
 
 /// Something that has entries now, and a topic that tells of every change of them.
 ///
@@ -69,11 +81,18 @@ pub trait Source: Send + Sync + 'static {
     /// The type of all updates, if they are of one type: nothing else is queued then.
     fn update_type(&self) -> Option<&AnyMessageType>;
 
-    /// The entries of now.
+    /// The entries of now. Synchronised with the changes: by a lock that both take, or by a full fence
+    /// (`std::sync::atomic::fence`, `SeqCst`) of those who change between a change and the publish of its update.
     fn current(&self) -> Current<Self::Key>;
 
     /// What a message on the topic says; `None`: it is no update.
     fn step(&self, message: &Message) -> Option<Step<Self::Key>>;
+
+    /// Where updates are counted that were made and could not be published: followers begin again then.
+    /// Default: `None`, no update is ever lost.
+    fn losses(&self) -> Option<&Losses> {
+        None
+    }
 }
 
 /// Entries of one moment, or of one moment each.
@@ -139,6 +158,26 @@ impl From<Closed> for FollowError {
 }
 
 /// What a follower is given.
+///
+/// # Examples
+/// A copy of what is followed:
+/// ```
+/// use stasis_bus::cache::{CacheUpdate, Entity};
+/// use stasis_bus::Message;
+/// use stasis_bus::follow::Followed;
+/// use std::collections::HashMap;
+/// fn keep(copy: &mut HashMap<(String, Entity), Message>, followed: Followed<'_>) {
+///     if matches!(followed, Followed::Restart) {
+///         copy.clear(); // updates were lost: all of it comes again
+///     }
+///     let Some(update) = followed.message().and_then(Message::payload::<CacheUpdate>) else { return };
+///     let key = (update.id().to_owned(), update.entity());
+///     match update.new_snapshot() {
+///         Some(snapshot) => copy.insert(key, snapshot.clone()),
+///         None => copy.remove(&key),
+///     };
+/// }
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Followed<'a> {
@@ -146,6 +185,9 @@ pub enum Followed<'a> {
     Current(&'a Message),
     /// All entries were given; from here on updates come.
     Ready,
+    /// Updates were lost, for lack of memory: forget what was given, all entries of now come again, then
+    /// [`Ready`](Self::Ready).
+    Restart,
     /// An update, or, if asked for, another message of the topic.
     Update(&'a Message),
     /// The end: nothing comes after it.
@@ -158,7 +200,7 @@ impl<'a> Followed<'a> {
     pub fn message(self) -> Option<&'a Message> {
         match self {
             Self::Current(message) | Self::Update(message) => Some(message),
-            Self::Ready | Self::Final => None,
+            Self::Ready | Self::Restart | Self::Final => None,
         }
     }
 }
@@ -273,12 +315,13 @@ impl<S: Source> Follow<S> {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let private = self.topic.sibling(format!("follow:{number}/{}", self.topic.name()))?;
         let source = Arc::new(self.source);
+        let ear = Ear::new(&private);
         let mut subscriber = private.subscriber().delivery(self.delivery).on_panic(self.on_panic);
         if let Some(name) = self.name {
             subscriber = subscriber.name(name);
         }
         if let Some(kind) = source.update_type().filter(|_| !self.everything) {
-            subscriber = subscriber.accept(kind).accept(&*START);
+            subscriber = subscriber.accept(kind).accept(&*START).accept(losses::kind());
         }
         let follower = Follower {
             source: Arc::clone(&source),
@@ -286,13 +329,23 @@ impl<S: Source> Follow<S> {
             filter: self.filter,
             everything: self.everything,
             stage: Stage::Waiting(Vec::new()),
+            // Before there is a way: no update that comes over it is older than what is counted here.
+            lost: lost(&*source),
+            told: ear.told(),
+            ear: Arc::downgrade(&ear),
         };
         let subscription = subscriber.subscribe_handler(follower)?;
+        // Now that it is heard; what was lost meanwhile is seen when the entries come.
+        if let Some(losses) = source.losses() {
+            losses.add(&ear);
+        }
         let forward = self.topic.forward_to(&private)?;
         // From here on no update is missed; now the entries may be read.
+        // Meets the source's fence between a change and the publish of its update.
+        fence::full();
         let current = source.current();
         match private.publish(START.message(Start(Box::new(current)))) {
-            Ok(()) => Ok(Following { subscription, _forward: forward }),
+            Ok(()) => Ok(Following { subscription, _forward: forward, _ear: ear }),
             Err(PublishError::Closed(_)) => Err(FollowError::Closed),
             Err(PublishError::Full(_) | PublishError::Feedback(_)) => Err(FollowError::Full),
         }
@@ -327,6 +380,7 @@ pub struct Following {
     // Dropped in this order: nothing comes any more, then the way is taken out.
     subscription: Subscription,
     _forward: Forward,
+    _ear: Arc<Ear>,
 }
 
 impl Following {
@@ -360,6 +414,8 @@ enum Known {
 enum Stage<K> {
     /// The entries have not come: updates so far.
     Waiting(Vec<Message>),
+    /// Updates were lost, this many before the mark was sent: nothing is given until it comes.
+    Behind(u64),
     Following {
         upto: u64,
         known: HashMap<K, Known>,
@@ -372,6 +428,16 @@ struct Follower<S: Source, H> {
     filter: Option<Box<Filter>>,
     everything: bool,
     stage: Stage<S::Key>,
+    /// What the source had lost before the first update that counts was published.
+    lost: u64,
+    /// To be cleared when a loss was told.
+    told: Arc<AtomicBool>,
+    /// Way to the own queue. Weak: the queue owns this.
+    ear: Weak<Ear>,
+}
+
+fn lost<S: Source>(source: &S) -> u64 {
+    source.losses().map_or(0, Losses::number)
 }
 
 impl<S: Source, H: FnMut(&Received<'_>, Followed<'_>) + Send + 'static> Follower<S, H> {
@@ -400,17 +466,41 @@ impl<S: Source, H: FnMut(&Received<'_>, Followed<'_>) + Send + 'static> Follower
     }
 
     fn update(&mut self, received: &Received<'_>, message: &Message) {
-        if self.is_news(message) && self.passes(message) {
+        let is_told = heard(message, &self.told);
+        self.look_for_losses();
+        if !is_told && self.is_news(message) && self.passes(message) {
             (self.handler)(received, Followed::Update(message));
         }
     }
 
-    /// The entries have come. A panic in one call does not keep the others from being made.
-    fn start(&mut self, received: &Received<'_>, current: &Current<S::Key>) {
-        let entries = current.entries.iter().map(|entry| (entry.key.clone(), Known::Entry(entry.version)));
-        let following = Stage::Following { upto: current.upto, known: entries.collect() };
-        let Stage::Waiting(kept) = std::mem::replace(&mut self.stage, following) else { return };
+    fn look_for_losses(&mut self) {
+        let lost = lost(&*self.source);
+        if lost == self.lost || !matches!(self.stage, Stage::Following { .. }) {
+            return;
+        }
+        // Without a follower's handle the end is near, and gives the entries.
+        self.stage = Stage::Behind(lost);
+        if let Some(ear) = self.ear.upgrade() {
+            ear.mark();
+        }
+    }
+
+    /// The mark has come: all that was left out is in the entries of now. If reading them panics, the next update
+    /// begins anew.
+    fn restart(&mut self, received: &Received<'_>) {
+        let Stage::Behind(lost) = self.stage else { return };
+        self.stage = Stage::Following { upto: u64::MAX, known: HashMap::new() };
+        let current = self.source.current();
+        self.lost = lost;
         let mut panics = FirstPanic(None);
+        panics.run(|| (self.handler)(received, Followed::Restart));
+        self.entries(received, &current, &mut panics);
+        panics.go_on();
+    }
+
+    fn entries(&mut self, received: &Received<'_>, current: &Current<S::Key>, panics: &mut FirstPanic) {
+        let known = current.entries.iter().map(|entry| (entry.key.clone(), Known::Entry(entry.version))).collect();
+        self.stage = Stage::Following { upto: current.upto, known };
         for message in current.entries.iter().flat_map(|entry| &entry.messages) {
             panics.run(|| {
                 if self.passes(message) {
@@ -419,9 +509,18 @@ impl<S: Source, H: FnMut(&Received<'_>, Followed<'_>) + Send + 'static> Follower
             });
         }
         panics.run(|| (self.handler)(received, Followed::Ready));
+    }
+
+    /// The entries have come. A panic in one call does not keep the others from being made.
+    fn start(&mut self, received: &Received<'_>, current: &Current<S::Key>) {
+        let Stage::Waiting(kept) = &mut self.stage else { return };
+        let kept = std::mem::take(kept);
+        let mut panics = FirstPanic(None);
+        self.entries(received, current, &mut panics);
         for message in kept {
             panics.run(|| self.update(received, &message));
         }
+        self.look_for_losses();
         panics.go_on();
     }
 }
@@ -430,15 +529,23 @@ impl<S: Source, H: FnMut(&Received<'_>, Followed<'_>) + Send + 'static> Handler 
     fn handle(&mut self, received: &Received<'_>) {
         let message = received.message();
         if received.is_final() {
+            // The mark does not come any more.
+            let mut panics = FirstPanic(None);
+            panics.run(|| self.restart(received));
             if matches!(self.stage, Stage::Following { .. }) {
-                (self.handler)(received, Followed::Final);
+                panics.run(|| (self.handler)(received, Followed::Final));
             }
+            panics.go_on();
         } else if let Some(Start(current)) = message.payload::<Start>() {
             if let Some(current) = current.downcast_ref() {
                 self.start(received, current);
             }
+        } else if is_mark(message) {
+            self.restart(received);
         } else if let Stage::Waiting(kept) = &mut self.stage {
-            kept.push(message.clone());
+            if !heard(message, &self.told) {
+                kept.push(message.clone());
+            }
         } else {
             self.update(received, message);
         }

@@ -38,14 +38,28 @@ use self::table::{Route, Table};
 use crate::bus::{
     Completion, Delivery, Handler, PanicPolicy, Received, SubscriberBuilder, Subscription, SubscriptionStats, Topic,
 };
+use crate::contain::quietly;
 use crate::error::{JoinError, PublishSyncError, SubscribeError};
 use crate::exec::serial::{Token, TokenId};
 use crate::message::{AnyMessageType, Filter, FilterMode, Formatters, Message};
 use crate::snapshot::SnapshotCell;
 use crate::sync::plain::{AtomicU64, Ordering};
-use crate::sync::{Arc, Mutex, OnceLock, Weak, lock};
+use crate::sync::{Arc, AtomicBool, Mutex, OnceLock, Weak, lock};
 
 /// A route was not set; the callback was dropped.
+///
+/// # Examples
+/// ```
+/// use stasis_bus::router::{RouteError, Router};
+/// use stasis_bus::{Bus, MessageType};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let bus = Bus::builder().lanes(1).build()?;
+/// let dial = MessageType::<()>::new(&bus, "dial")?;
+/// let router = Router::create_pool(&bus.topic("channel:all")?)?;
+/// router.add(&dial, |_| ())?;
+/// assert_eq!(router.add(&dial, |_| ()), Err(RouteError::Taken("dial".into())));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RouteError {
@@ -58,6 +72,17 @@ pub enum RouteError {
 }
 
 /// Congestion limits that cannot be; those set before stay.
+///
+/// # Examples
+/// ```
+/// # use stasis_bus::router::{LimitsError, Router};
+/// # use stasis_bus::Bus;
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let bus = Bus::builder().lanes(1).build()?;
+/// let router = Router::create_pool(&bus.topic("channel:all")?)?;
+/// assert_eq!(router.set_congestion_limits(Some(9), 5), Err(LimitsError { low: 9, high: 5 }));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("congestion limits need 0 < high and low <= high, not low {low} and high {high}")]
 pub struct LimitsError {
@@ -74,12 +99,32 @@ struct State {
     ended: bool,
 }
 
+type OnCongestion = dyn Fn(bool) + Send + Sync;
+
 #[derive(Default)]
 struct Congestion {
     low: u64,
     /// Zero: no limits.
     high: u64,
     congested: bool,
+    tell: Option<Arc<OnCongestion>>,
+}
+
+impl Congestion {
+    fn look(&mut self, depth: u64) -> bool {
+        let reached = if self.congested { depth > self.low } else { depth >= self.high };
+        self.congested = self.high > 0 && reached;
+        self.congested
+    }
+}
+
+/// Limits of a router's queue: set and asked by its handle, looked at with every message that is routed.
+#[derive(Default)]
+struct Watch {
+    /// There are limits.
+    looks: AtomicBool,
+    /// A leaf.
+    congestion: Mutex<Congestion>,
 }
 
 /// What the dispatcher and those who change routes share.
@@ -93,6 +138,7 @@ struct Shared {
     subscription: OnceLock<Weak<Subscription>>,
     /// The router's handle looks at it after the end too.
     unrouted: Arc<AtomicU64>,
+    watch: Arc<Watch>,
 }
 
 impl Shared {
@@ -133,10 +179,36 @@ impl Shared {
 struct Dispatcher {
     token: Token,
     shared: Arc<Shared>,
+    /// What was told of congestion last.
+    told: bool,
+}
+
+impl Dispatcher {
+    /// Looks at the limits, and tells if the queue has crossed one.
+    #[cold]
+    fn watch(&mut self, has_ended: bool) {
+        let subscription = self.shared.subscription.get().and_then(Weak::upgrade);
+        let depth = subscription.filter(|_| !has_ended).map_or(0, |subscription| subscription.stats().queue_depth);
+        let mut congestion = lock(&self.shared.watch.congestion);
+        let congested = congestion.look(depth) && !has_ended;
+        let tell = congestion.tell.clone();
+        drop(congestion);
+        if congested != self.told {
+            self.told = congested;
+            if let Some(tell) = tell {
+                quietly(|| tell(congested));
+                quietly(|| drop(tell));
+            }
+        }
+    }
 }
 
 impl Handler for Dispatcher {
     fn handle(&mut self, received: &Received<'_>) {
+        // Relaxed: limits hold soon, not at once.
+        if self.shared.watch.looks.load(Ordering::Relaxed) {
+            self.watch(received.is_final());
+        }
         if received.is_final() {
             let table = self.shared.end();
             if let Some(route) = table.find(received, true) {
@@ -361,6 +433,7 @@ impl RouterBuilder<'_> {
     pub fn create(self) -> Result<Router, SubscribeError> {
         let token = Token::new();
         let unrouted = Arc::new(AtomicU64::new(0));
+        let watch = Arc::<Watch>::default();
         let table = Table::default();
         let shared = Arc::new(Shared {
             runner: token.id(),
@@ -368,13 +441,14 @@ impl RouterBuilder<'_> {
             table: SnapshotCell::new(Arc::new(table)),
             subscription: OnceLock::new(),
             unrouted: Arc::clone(&unrouted),
+            watch: Arc::clone(&watch),
         });
-        let dispatcher = Dispatcher { token, shared: Arc::clone(&shared) };
+        let dispatcher = Dispatcher { token, shared: Arc::clone(&shared), told: false };
         // Nothing is accepted before the first route, so the dispatcher is not called before this is complete.
         let subscription = Arc::new(self.0.filter_mode(FilterMode::Selective).subscribe_handler(dispatcher)?);
         let _ = shared.subscription.set(Arc::downgrade(&subscription));
         let routes = Routes { shared: Arc::downgrade(&shared) };
-        Ok(Router { subscription, routes, congestion: Mutex::default(), unrouted })
+        Ok(Router { subscription, routes, watch, unrouted })
     }
 }
 
@@ -405,8 +479,7 @@ impl RouterBuilder<'_> {
 pub struct Router {
     subscription: Arc<Subscription>,
     routes: Routes,
-    /// A leaf.
-    congestion: Mutex<Congestion>,
+    watch: Arc<Watch>,
     unrouted: Arc<AtomicU64>,
 }
 
@@ -481,8 +554,9 @@ impl Router {
         self.topic().publish_sync(message, &self.subscription)
     }
 
-    /// Sets low and high water marks of the queue for [`is_congested`](Self::is_congested), in entries; no
-    /// `low`: nine tenths of `high`.
+    /// Sets low and high water marks of the queue for [`is_congested`](Self::is_congested) and
+    /// [`on_congestion`](Self::on_congestion), in entries; no `low`: nine tenths of `high`. From then on, routing
+    /// a message costs a look at the queue too.
     ///
     /// # Errors
     /// [`LimitsError`] if `high` is zero or `low` above it.
@@ -491,20 +565,44 @@ impl Router {
         if high == 0 || low > high {
             return Err(LimitsError { low, high });
         }
-        *lock(&self.congestion) = Congestion { low, high, congested: false };
+        let mut congestion = lock(&self.watch.congestion);
+        (congestion.low, congestion.high, congestion.congested) = (low, high, false);
+        self.watch.looks.store(true, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Whether its queue reached the high mark when somebody asked, and has not been seen at or below the low
-    /// mark since. Nobody looks between two questions. The queue is that of its thread, or of the lane it shares
-    /// with others, and counted roughly. Without limits, and for an inline router, false.
+    /// Has `tell` called with true when the queue has reached the high mark, and with false when it is at or below
+    /// the low mark again, or the router ends; in place of the one before.
+    ///
+    /// The queue is looked at when the turn of a routed message comes, and counted roughly: while a callback
+    /// blocks nothing is told, and that the queue is short again may be told with the first message after it was
+    /// empty. [`is_congested`](Self::is_congested) can be asked at any time. `tell` runs where the callbacks do, before
+    /// the one for that message, never twice at a time; a panic in it is contained.
+    ///
+    /// # Examples
+    /// ```
+    /// # use stasis_bus::router::Router;
+    /// # use stasis_bus::Bus;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let bus = Bus::builder().lanes(1).build()?;
+    /// let router = Router::create(&bus.topic("channel:all")?)?;
+    /// router.set_congestion_limits(Some(450), 500)?;
+    /// router.on_congestion(|congested| println!("channel router congested: {congested}"));
+    /// # Ok(()) }
+    /// ```
+    pub fn on_congestion(&self, tell: impl Fn(bool) + Send + Sync + 'static) {
+        let tell: Arc<OnCongestion> = Arc::new(tell);
+        let before = lock(&self.watch.congestion).tell.replace(tell);
+        quietly(|| drop(before));
+    }
+
+    /// Whether its queue has reached the high mark, and has not been seen at or below the low mark since. It is
+    /// looked at when a routed message's turn comes, and now. The queue is that of its thread, or of the lane it
+    /// shares with others, and counted roughly. Without limits, and for an inline router, false.
     #[must_use]
     pub fn is_congested(&self) -> bool {
         let depth = self.stats().queue_depth;
-        let mut state = lock(&self.congestion);
-        let reached = if state.congested { depth > state.low } else { depth >= state.high };
-        state.congested = state.high > 0 && reached;
-        state.congested
+        lock(&self.watch.congestion).look(depth)
     }
 
     /// Whether nobody has unsubscribed it yet.

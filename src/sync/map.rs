@@ -32,13 +32,18 @@ mod real {
             Self(papaya::HashMap::new())
         }
 
-        pub(crate) fn get<Q: Equivalent<K> + Hash>(&self, key: &Q) -> Option<Arc<V>> {
+        pub(crate) fn get<Q: Equivalent<K> + Hash + ?Sized>(&self, key: &Q) -> Option<Arc<V>> {
             self.0.pin().get(key).cloned()
         }
 
         /// The value of this key; `value` if there is none yet.
         pub(crate) fn get_or_insert(&self, key: K, value: Arc<V>) -> Arc<V> {
             Arc::clone(self.0.pin().get_or_insert(key, value))
+        }
+
+        /// Sets the value of this key.
+        pub(crate) fn insert(&self, key: K, value: Arc<V>) {
+            self.0.pin().insert(key, value);
         }
 
         /// Removes the key if it still has this value. Whether it did.
@@ -48,6 +53,10 @@ mod real {
 
         pub(crate) fn values(&self) -> Vec<Arc<V>> {
             self.0.pin().values().cloned().collect()
+        }
+
+        pub(crate) fn len(&self) -> usize {
+            self.0.len()
         }
     }
 }
@@ -65,8 +74,26 @@ mod twin {
             Self(Mutex::new(Vec::new()))
         }
 
-        pub(crate) fn get<Q: Equivalent<K> + Hash>(&self, key: &Q) -> Option<Arc<V>> {
+        pub(crate) fn get<Q: Equivalent<K> + Hash + ?Sized>(&self, key: &Q) -> Option<Arc<V>> {
             lock(&self.0).iter().find(|(known, _)| key.equivalent(known)).map(|(_, value)| Arc::clone(value))
+        }
+
+        pub(crate) fn insert(&self, key: K, value: Arc<V>) {
+            let mut list = lock(&self.0);
+            let found = list.iter_mut().find(|(known, _)| *known == key);
+            let old = match found {
+                Some((_, found)) => Some(std::mem::replace(found, value)),
+                None => {
+                    list.push((key, value));
+                    None
+                }
+            };
+            drop(list);
+            drop(old);
+        }
+
+        pub(crate) fn len(&self) -> usize {
+            lock(&self.0).len()
         }
 
         pub(crate) fn get_or_insert(&self, key: K, value: Arc<V>) -> Arc<V> {
@@ -121,6 +148,13 @@ mod tests {
             assert!(!map.remove_same(&"c".into(), &one));
             assert!(map.remove_same(&"a".into(), &one) && !map.remove_same(&"a".into(), &one));
             assert_eq!((map.get(&Borrowed("a")), map.values().len()), (None, 1));
+            assert_eq!(map.len(), 1);
+            map.insert("b".into(), Arc::new(4));
+            map.insert("d".into(), Arc::new(5));
+            assert_eq!(
+                (map.get(&Borrowed("b")).as_deref(), map.get(&Borrowed("d")).as_deref(), map.len()),
+                (Some(&4), Some(&5), 2)
+            );
         }};
     }
 

@@ -20,7 +20,7 @@ use super::table::{Announcement, Calculate, Order, Outcome};
 use super::{Cache, CacheClear, CacheUpdate, Entity};
 use crate::bus::{Completion, Delivery, Forward, Received, Subscription, Topic};
 use crate::contain::quietly;
-use crate::error::{Closed, JoinError, PublishSyncError, SubscribeError};
+use crate::error::{Closed, JoinError, PublishError, PublishSyncError, SubscribeError};
 use crate::message::{AnyMessageType, FilterMode, Message};
 use crate::sync::plain::AtomicU64;
 use crate::sync::{Arc, AtomicUsize, Ordering, thread};
@@ -38,20 +38,33 @@ pub(super) struct Outlet {
 }
 
 impl Outlet {
-    fn publish(&self, message: Message) {
-        if let Err(error) = self.cached.publish(message) {
+    fn publish(&self, message: Message) -> Result<(), PublishError> {
+        let published = self.cached.publish(message);
+        if let Err(error) = &published {
             self.refused.fetch_add(1, Ordering::Relaxed);
-            if error.is_full() {
+            if !error.is_closed() {
                 tracing::warn!(topic = self.cached.name(), %error, "a cache update was refused");
             }
+        }
+        published
+    }
+
+    /// What is no snapshot, as it came.
+    fn pass(&self, message: &Message) {
+        let _ = self.publish(message.clone());
+    }
+
+    fn publish_update(&self, cache: &Cache, update: CacheUpdate) {
+        if self.publish(update.into_message()).is_err_and(|error| !error.is_closed()) {
+            cache.0.table.losses().record();
         }
     }
 
     fn announce(cache: &Cache, announcement: &Announcement<Arc<Self>>) {
         let (outlet, change) = (&announcement.to, &announcement.change);
         let (before, after) = (&change.before, &change.after);
-        let update = |entity, old: Option<&Message>, new: Option<&Message>| {
-            CacheUpdate {
+        let publish_update = |entity, old: Option<&Message>, new: Option<&Message>| {
+            let update = CacheUpdate {
                 key: after.key().clone(),
                 entity,
                 version: after.version(),
@@ -59,10 +72,10 @@ impl Outlet {
                 new: new.cloned(),
                 begins: before.is_empty(),
                 ends: after.is_empty(),
-            }
-            .into_message()
+            };
+            outlet.publish_update(cache, update);
         };
-        outlet.publish(update(change.entity, change.old.as_ref(), change.new.as_ref()));
+        publish_update(change.entity, change.old.as_ref(), change.new.as_ref());
         if let (Some(new), Some(publish)) = (&change.calculated, &cache.0.publish_aggregate) {
             quietly(|| publish(&outlet.original, new));
         }
@@ -72,7 +85,7 @@ impl Outlet {
             _ => false,
         };
         if !same {
-            outlet.publish(update(Entity::Aggregate, before.aggregate(), after.aggregate()));
+            publish_update(Entity::Aggregate, before.aggregate(), after.aggregate());
         }
         if announcement.left {
             // Release: who waits for zero sees what was published.
@@ -202,8 +215,9 @@ impl CachingTopic {
         self.outlet.original.publish_sync(message, &self.subscription)
     }
 
-    /// Updates and messages the bus refused to take (a queue was full, or the bus is shut down). The cache
-    /// holds what they told.
+    /// Updates and messages the bus refused to take (a queue was full, or the bus is shut down), and changes past
+    /// the 1024 of an entry that wait for a thread that announces an earlier one. The cache holds what they would
+    /// have told; followers ([`follow`](Self::follow)) begin again.
     #[must_use]
     pub fn refused(&self) -> usize {
         self.outlet.refused.load(Ordering::Relaxed)
@@ -246,14 +260,14 @@ fn take(cache: &Cache, outlet: &Arc<Outlet>, message: &Message) {
     let snapshot = cleared.map_or(message, CacheClear::snapshot);
     let entity = cache.entity(snapshot.eid());
     let id = (cache.0.identify)(snapshot).filter(|_| entity != Entity::Aggregate);
-    let Some(id) = id else { return outlet.publish(message.clone()) };
+    let Some(id) = id else { return outlet.pass(message) };
     let is_aggregate = || {
         let entry = cache.0.table.get(snapshot.type_id(), &id);
         entry.is_some_and(|entry| entry.aggregate().is_some_and(|aggregate| aggregate.same_as(message)))
     };
     if cache.0.calculate.is_some() && is_aggregate() {
         // The aggregate itself, published without the mark: taking it for a snapshot would go round for ever.
-        return outlet.publish(message.clone());
+        return outlet.pass(message);
     }
     let order = Order {
         kind: snapshot.type_id(),
@@ -265,7 +279,9 @@ fn take(cache: &Cache, outlet: &Arc<Outlet>, message: &Message) {
     let calculate = cache.calculate();
     let calculate = calculate.as_ref().map(|calculate| calculate as &Calculate<'_>);
     let announce = |announcement: &Announcement<Arc<Outlet>>| Outlet::announce(cache, announcement);
-    if cache.0.table.change(order, calculate, outlet, &announce) == Outcome::Left {
-        outlet.outstanding.fetch_add(1, Ordering::Relaxed);
+    match cache.0.table.change(order, calculate, outlet, &announce) {
+        Outcome::Left => drop(outlet.outstanding.fetch_add(1, Ordering::Relaxed)),
+        Outcome::Lost => drop(outlet.refused.fetch_add(1, Ordering::Relaxed)),
+        Outcome::Nothing | Outcome::Announced => {}
     }
 }

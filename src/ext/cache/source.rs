@@ -2,7 +2,7 @@
 
 use super::{Cache, CacheEntry, CacheKey, CacheUpdate, CachingTopic, Entity};
 use crate::bus::Topic;
-use crate::ext::follow::{Current, CurrentEntry, Follow, Source, Step};
+use crate::ext::follow::{Current, CurrentEntry, Follow, Losses, Source, Step};
 use crate::message::{AnyMessageType, Message};
 
 /// A cache seen from a topic that carries its updates. A follower is given [`CacheUpdate`]s throughout: an
@@ -80,6 +80,10 @@ impl Source for CacheSource {
     fn step(&self, message: &Message) -> Option<Step<CacheKey>> {
         let update = message.payload::<CacheUpdate>()?;
         Some(Step { key: update.key().clone(), version: update.version(), begins: update.begins() })
+    }
+
+    fn losses(&self) -> Option<&Losses> {
+        Some(self.cache.0.table.losses())
     }
 }
 

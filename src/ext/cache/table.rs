@@ -12,16 +12,18 @@
 //! Guarantees: changes of one entry are atomic, their versions grow, and announcements come in the
 //! order of versions, one at a time, over removal and return of the entry too (`cache.rs`:
 //! `updates_of_one_key_chain_over_two_caching_topics`; model: `loom-tests/tests/cache.rs`). A reader
-//! never waits; a writer never waits for an announcement. No lock; user code (calculation,
+//! never waits; a writer never waits for an announcement. What waits for an announcer is bounded: a change
+//! past the bound is made and not announced, and counted before a later one is. No lock; user code (calculation,
 //! announcement, destructors) runs between the steps, never inside one. An entry removed leaves an
 //! empty slot for its announcement, then nothing. Cost of a change: two compare-and-swaps and two
 //! small allocations, whatever the size of the table.
 
 use super::entry::{CacheEntry, CacheKey, Entity, KeyRef};
+use crate::ext::follow::Losses;
 use crate::message::{Message, TypeId};
 use crate::snapshot::SnapshotCell;
 use crate::sync::map::SharedMap;
-use crate::sync::{Arc, AtomicU64, Ordering};
+use crate::sync::{Arc, AtomicU64, Ordering, fence};
 
 /// What a change did, for those who watch.
 #[derive(Clone, Debug)]
@@ -57,6 +59,8 @@ struct State<T> {
     entry: Arc<CacheEntry>,
     phase: Phase,
     waiting: Vec<Arc<Announcement<T>>>,
+    /// A change that none of `waiting` tells of was made.
+    lost: bool,
 }
 
 pub(super) struct Slot<T>(SnapshotCell<State<T>>);
@@ -70,6 +74,8 @@ pub(super) enum Outcome {
     Announced,
     /// It was made; the thread that is announcing an earlier one announces it too.
     Left,
+    /// It was made, and is announced by nobody: too many wait for the thread that is announcing.
+    Lost,
 }
 
 /// What is to be changed.
@@ -90,12 +96,22 @@ pub(super) struct Table<T> {
     slots: SharedMap<CacheKey, Slot<T>>,
     /// Last version given out.
     versions: AtomicU64,
+    /// Changes nobody is told of.
+    losses: Losses,
 }
+
+/// Most changes of an entry that wait for the thread that announces an earlier one.
+const MOST_WAITING: usize = 1024;
 
 impl<T> Slot<T> {
     fn new(key: CacheKey) -> Arc<Self> {
         let entry = Arc::new(CacheEntry::empty(key));
-        Arc::new(Self(SnapshotCell::new(Arc::new(State { entry, phase: Phase::Quiet, waiting: Vec::new() }))))
+        Arc::new(Self(SnapshotCell::new(Arc::new(State {
+            entry,
+            phase: Phase::Quiet,
+            waiting: Vec::new(),
+            lost: false,
+        }))))
     }
 
     fn state(&self) -> Arc<State<T>> {
@@ -105,7 +121,7 @@ impl<T> Slot<T> {
 
 impl<T: Clone> Table<T> {
     pub(super) fn new() -> Self {
-        Self { slots: SharedMap::new(), versions: AtomicU64::new(0) }
+        Self { slots: SharedMap::new(), versions: AtomicU64::new(0), losses: Losses::new() }
     }
 
     /// The entry, if there is one.
@@ -124,6 +140,11 @@ impl<T: Clone> Table<T> {
     pub(super) fn last_version(&self) -> u64 {
         // Relaxed: who saw an entry happens after its version was given out.
         self.versions.load(Ordering::Relaxed)
+    }
+
+    /// Changes nobody was or will be told of. Who is told of a later change of the same entry finds it counted.
+    pub(super) fn losses(&self) -> &Losses {
+        &self.losses
     }
 
     /// Slots, those of entries just removed too.
@@ -191,16 +212,23 @@ impl<T: Clone> Table<T> {
                 calculated: calculated.filter(|new| state.entry.aggregate().is_none_or(|old| !old.same_as(new))),
             };
             let left = state.phase == Phase::Announcing;
+            let is_lost = state.waiting.len() >= MOST_WAITING;
             let announcement = Arc::new(Announcement { to: to.clone(), change, left });
             let mut waiting = state.waiting.clone();
-            if left {
+            if left && !is_lost {
                 waiting.push(Arc::clone(&announcement));
             }
-            let next = Arc::new(State { entry: after, phase: Phase::Announcing, waiting });
+            let next = Arc::new(State { entry: after, phase: Phase::Announcing, waiting, lost: state.lost || is_lost });
             if !slot.0.replace(&state, next) {
                 continue;
             }
+            // Meets the fence in `Follow::subscribe`: a follower finds this change, or its announcement the follower.
+            fence::after_rmw();
             drop(state);
+            if is_lost {
+                self.losses.record();
+                return Some(Outcome::Lost);
+            }
             if left {
                 return Some(Outcome::Left);
             }
@@ -221,10 +249,17 @@ impl<T: Clone> Table<T> {
                 (true, false) => Phase::Quiet,
                 (true, true) => Phase::Dead,
             };
-            let next = Arc::new(State { entry: Arc::clone(&state.entry), phase, waiting: Vec::new() });
+            if state.lost {
+                // Before anything that follows the lost change can be announced.
+                self.losses.count();
+            }
+            let next = State { entry: Arc::clone(&state.entry), phase, waiting: Vec::new(), lost: false };
+            let next = Arc::new(next);
             if !slot.0.replace(&state, next) {
                 continue;
             }
+            // As in `change_slot`, for the changes of others.
+            fence::after_rmw();
             state.waiting.iter().for_each(|announcement| announce(announcement));
             if nothing_waits {
                 if phase == Phase::Dead {

@@ -18,6 +18,7 @@ use super::observer::Observers;
 use crate::bus::{Bus, Topic};
 use crate::error::PublishError;
 use crate::message::{Message, MessageType};
+use crate::sync::map::SharedMap;
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak, lock};
 
 /// What the states of a manager share.
@@ -27,7 +28,7 @@ pub(super) struct Registry {
     /// Where followers listen. Its name is that of an empty id, which no state has.
     notes: Topic,
     note: MessageType<Note>,
-    states: papaya::HashMap<Arc<str>, Weak<Managed>>,
+    states: SharedMap<Arc<str>, Weak<Managed>>,
     /// Lives begun. Writers of `states` hold it.
     lives: Mutex<u64>,
     observers: Observers,
@@ -47,7 +48,7 @@ impl Registry {
             notes: bus.topic_with_detail(format!("{name}/"), "notes for followers of states")?,
             note: MessageType::new(bus, "stasis_state_note_type")?,
             bus: bus.clone(),
-            states: papaya::HashMap::new(),
+            states: SharedMap::new(),
             lives: Mutex::new(0),
             observers: Observers::new(),
             untold: Mutex::default(),
@@ -81,7 +82,7 @@ impl Registry {
 
     /// The state of this id, if there is one.
     pub(super) fn find(&self, id: &str) -> Option<Arc<Managed>> {
-        self.states.pin().get(id).and_then(Weak::upgrade)
+        self.states.get(id)?.upgrade()
     }
 
     /// The state of this id, made if there is none.
@@ -107,7 +108,7 @@ impl Registry {
         }
         *lives += 1;
         let state = Arc::new(Managed::new(Arc::clone(self), Arc::clone(&id), *lives, topic, forward));
-        self.states.pin().insert(id, Arc::downgrade(&state));
+        self.states.insert(id, Arc::new(Arc::downgrade(&state)));
         drop(lives);
         Ok(state)
     }
@@ -115,18 +116,18 @@ impl Registry {
     /// The state's last owner is gone.
     pub(super) fn forget(&self, state: &Managed) {
         let lives = lock(&self.lives);
-        let states = self.states.pin();
-        if states.get(state.id()).is_some_and(|entry| std::ptr::eq(entry.as_ptr(), state)) {
-            states.remove(state.id());
+        if let Some(entry) = self.states.get(state.id())
+            && std::ptr::eq(entry.as_ptr(), state)
+        {
+            self.states.remove_same(state.id(), &entry);
         }
-        drop(states);
         drop(lives);
     }
 
     /// The living states, and the number of lives begun so far.
     pub(super) fn snapshot(&self) -> (Vec<Arc<Managed>>, u64) {
         let lives = lock(&self.lives);
-        let states = self.states.pin().iter().filter_map(|(_, state)| state.upgrade()).collect();
+        let states = self.states.values().iter().filter_map(|state| state.upgrade()).collect();
         (states, *lives)
     }
 
