@@ -6,12 +6,13 @@
 //! ```
 //!
 //! Guarantees: many buses may live in one process and share nothing but threads' message memory and
-//! type numbers; locks: `names` and the control lock, both short, never nested, none on the data path.
+//! type numbers; locks: those of `names` and the control lock, all short, never nested, none on the data path.
 
 mod change;
 mod control;
 mod forward;
 mod homes;
+mod names;
 pub(crate) mod shutdown;
 mod subscriber;
 pub(crate) mod subscribers;
@@ -46,9 +47,10 @@ use crate::reclaim::Reclaimer;
 use crate::ring::Budget;
 use crate::stats::{Count, Counters};
 use crate::sync::plain::AtomicU64;
-use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak, fence, lock, scaled, thread};
+use crate::sync::{Arc, AtomicBool, Ordering, fence, scaled, thread};
 use control::ControlPath;
 use homes::Homes;
+use names::Names;
 use subscriber::{Subscriber, Totals};
 use topic::TopicInner;
 
@@ -90,7 +92,7 @@ pub(crate) struct BusCore {
     pub(crate) totals: Arc<Totals>,
     late_type_uses: Arc<AtomicU64>,
     declined_types: HashSet<Box<str>>,
-    names: Mutex<HashMap<Arc<str>, Weak<TopicInner>>>,
+    names: Names,
 }
 
 impl BusCore {
@@ -109,7 +111,7 @@ impl BusCore {
     }
 
     fn live_topics(&self) -> Vec<Arc<TopicInner>> {
-        lock(&self.names).values().filter_map(Weak::upgrade).collect()
+        self.names.list()
     }
 
     /// The topic of this name; made if there is none.
@@ -123,14 +125,10 @@ impl BusCore {
         if self.is_closed() {
             return Err(Closed);
         }
-        let mut names = lock(&self.names);
-        if let Some(topic) = names.get(name).and_then(Weak::upgrade) {
-            return Ok(Topic(topic));
-        }
-        let name: Arc<str> = name.into();
-        let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let topic = Arc::new(TopicInner::new(Arc::clone(self), id, Arc::clone(&name), detail, location));
-        names.insert(name, Arc::downgrade(&topic));
+        let topic = self.names.find_or_make(name, |name| {
+            let id = NEXT.fetch_add(1, Ordering::Relaxed);
+            TopicInner::new(Arc::clone(self), id, name, detail, location)
+        });
         Ok(Topic(topic))
     }
 
@@ -143,11 +141,7 @@ impl BusCore {
 
     /// The topic's last reference is gone.
     fn forget_topic(&self, topic: &TopicInner) {
-        let mut names = lock(&self.names);
-        if names.get(&topic.name).is_some_and(|known| std::ptr::eq(known.as_ptr(), topic)) {
-            names.remove(&topic.name);
-            give_back(&mut names);
-        }
+        self.names.forget(topic);
     }
 }
 
@@ -242,10 +236,11 @@ impl Bus {
     /// The topic of this name, if somebody holds it.
     #[must_use]
     pub fn find_topic(&self, name: impl AsRef<str>) -> Option<Topic> {
-        lock(&self.core.names).get(name.as_ref()).and_then(Weak::upgrade).map(Topic)
+        self.core.names.find(name.as_ref()).map(Topic)
     }
 
-    /// All topics somebody holds, the oldest first. Publishing goes on meanwhile; making topics waits for the copy.
+    /// All topics somebody holds, the oldest first. Publishing and making topics go on meanwhile; what comes and
+    /// goes meanwhile may be in it or not.
     #[must_use]
     pub fn topics(&self) -> Vec<Topic> {
         self.core.topics_by_age().into_iter().map(Topic).collect()
@@ -555,7 +550,7 @@ impl BusBuilder {
             totals: Arc::default(),
             late_type_uses: Arc::default(),
             declined_types: self.declined_types,
-            names: Mutex::default(),
+            names: Names::new(),
         });
         Ok((Bus { _last: Arc::new(LastHandle(Arc::clone(&core))), core }, ends))
     }
