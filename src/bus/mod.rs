@@ -9,14 +9,18 @@
 //! type numbers; locks: those of `names` and the control lock, all short, never nested, none on the data path.
 
 mod change;
+mod congestion;
 mod control;
 mod forward;
+mod health;
 mod homes;
+mod monitor;
 mod names;
 pub(crate) mod shutdown;
 mod subscriber;
 pub(crate) mod subscribers;
 mod subscription;
+mod teller;
 mod topic;
 
 use std::collections::{HashMap, HashSet};
@@ -25,7 +29,9 @@ use std::panic::Location;
 use std::time::Duration;
 
 pub use change::{ChangeKind, SubscriptionChange};
+pub use congestion::{Congestion, Criticality, LevelChange, WaterMarks};
 pub use forward::Forward;
+pub use health::{Executing, HealthReport, QueueHealth, QueueKind, Stuck, StuckKind};
 pub use homes::Home;
 pub use shutdown::{Alive, ShutdownReport};
 pub use subscriber::{Handler, PanicPolicy, Received};
@@ -50,8 +56,10 @@ use crate::sync::plain::AtomicU64;
 use crate::sync::{Arc, AtomicBool, Ordering, fence, scaled, thread};
 use control::ControlPath;
 use homes::Homes;
+use monitor::Monitor;
 use names::Names;
 use subscriber::{Subscriber, Totals};
+use teller::Callbacks;
 use topic::TopicInner;
 
 /// Entries a lane's segment holds: 2^n.
@@ -85,6 +93,7 @@ pub(crate) struct BusCore {
     name: String,
     closed: AtomicBool,
     pub(crate) homes: Homes,
+    monitor: Arc<Monitor>,
     pub(crate) control: ControlPath,
     pub(crate) counters: Counters,
     pub(crate) reclaimer: Arc<Reclaimer>,
@@ -398,6 +407,8 @@ pub struct BusBuilder {
     declined_types: HashSet<Box<str>>,
     watchdog: Option<Duration>,
     spare_threads: usize,
+    callbacks: Callbacks,
+    water_marks: WaterMarks,
 }
 
 impl Default for BusBuilder {
@@ -412,6 +423,8 @@ impl Default for BusBuilder {
             declined_types: HashSet::new(),
             watchdog: Some(DEFAULT_PERIOD),
             spare_threads: 64,
+            callbacks: Callbacks::default(),
+            water_marks: WaterMarks::default(),
         }
     }
 }
@@ -491,6 +504,7 @@ impl BusBuilder {
     /// thread.
     pub fn build(self) -> Result<Bus, BuildError> {
         let (pinning, wait, watchdog) = (self.pinning.clone(), self.wait, self.watchdog);
+        let is_monitored = !self.callbacks.is_empty() || self.water_marks != WaterMarks::default();
         let (bus, ends) = self.prepare(None)?;
         // From here on a failure ends the lanes that have started.
         for (index, end) in ends.into_iter().enumerate() {
@@ -500,8 +514,9 @@ impl BusBuilder {
             bus.core.homes.adopt(worker::spawn(end, setup, spares).map_err(BuildError::Thread)?);
         }
         let homes = &bus.core.homes;
-        if let (Some(period), Some(spares)) = (watchdog, homes.spares.clone()) {
-            let dog = Watchdog::start(period, &homes.lanes, spares, Arc::clone(&homes.watch));
+        if let Some(period) = watchdog.or(is_monitored.then_some(DEFAULT_PERIOD)) {
+            let (spares, watch) = (homes.spares.clone(), Arc::clone(&homes.watch));
+            let dog = Watchdog::start(period, &homes.lanes, spares, Arc::clone(&bus.core.monitor) as _, watch);
             homes.adopt(dog.map_err(BuildError::Thread)?);
         }
         Ok(bus)
@@ -539,10 +554,13 @@ impl BusBuilder {
         let (lanes, ends): (Vec<_>, Vec<_>) =
             (0..lanes).map(|index| Lane::new(format!("{}/{index}", self.name), size, Arc::clone(&budget))).unzip();
         let spares = self.watchdog.map(|_| Spares::new(&self.name, self.spare_threads));
+        let homes = Homes::new(lanes, self.wait, Arc::clone(&reclaimer), Arc::clone(&budget), most, spares, yard);
+        let (watch, period) = (Arc::clone(&homes.watch), self.watchdog.unwrap_or(DEFAULT_PERIOD));
         let core = Arc::new(BusCore {
+            monitor: Monitor::new(&homes.lanes, watch, period, self.water_marks, self.callbacks),
+            homes,
             name: self.name,
             closed: AtomicBool::new(false),
-            homes: Homes::new(lanes, self.wait, Arc::clone(&reclaimer), Arc::clone(&budget), most, spares, yard),
             control: ControlPath::new(Arc::clone(&reclaimer)),
             counters: Counters::new(),
             reclaimer,

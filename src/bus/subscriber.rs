@@ -12,6 +12,7 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 
+use super::congestion::Place;
 use super::topic::TopicInner;
 use crate::contain::{discard, quietly, report_panic};
 use crate::exec::audience::Identified;
@@ -178,6 +179,9 @@ pub(crate) struct Subscriber {
     /// Unsubscribing has begun.
     left: AtomicBool,
     on_panic: PanicPolicy,
+    /// Times it lost its lane. By the monitor.
+    pub(crate) takeovers: AtomicU64,
+    pub(crate) place: Place,
 }
 
 /// What a subscriber is made of.
@@ -190,6 +194,7 @@ pub(crate) struct SubscriberSetup {
     pub(crate) name: Option<Box<str>>,
     pub(crate) totals: Arc<Totals>,
     pub(crate) on_panic: PanicPolicy,
+    pub(crate) place: Place,
 }
 
 impl Subscriber {
@@ -209,6 +214,8 @@ impl Subscriber {
             totals: setup.totals,
             left: AtomicBool::new(false),
             on_panic: setup.on_panic,
+            takeovers: AtomicU64::new(0),
+            place: setup.place,
         })
     }
 
@@ -311,6 +318,9 @@ impl Member for Subscriber {
     #[cold]
     fn panicked(self: &Arc<Self>, panic: Box<dyn Any + Send>) {
         self.tally.panics.add(1);
+        if let Some(lane) = self.route.lane() {
+            lane.note_panic();
+        }
         report_panic(&format!("the handler subscribed at {}", self.location), &*panic);
         discard(panic);
         if self.on_panic == PanicPolicy::End

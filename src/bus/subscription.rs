@@ -15,6 +15,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::change::unique_id;
+use super::congestion::{Criticality, Place};
 use super::homes::Home;
 use super::subscriber::{Handler, PanicPolicy, Received, Route, Subscriber, SubscriberSetup};
 use super::topic::Topic;
@@ -25,6 +26,7 @@ use crate::exec::frames::{WaitError, WaitPlan};
 use crate::exec::inline::InlineQueue;
 use crate::message::{AnyMessageType, Filter, FilterMode, Formatters};
 use crate::sync::Arc;
+use crate::sync::plain::Ordering;
 
 /// Where a subscription's handler runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +75,7 @@ pub struct SubscriberBuilder<'a> {
     delivery: Delivery,
     filter: Filter,
     on_panic: PanicPolicy,
+    place: Place,
 }
 
 impl<'a> SubscriberBuilder<'a> {
@@ -84,6 +87,7 @@ impl<'a> SubscriberBuilder<'a> {
             delivery: Delivery::default(),
             filter: Filter::default(),
             on_panic: PanicPolicy::default(),
+            place: Place::default(),
         }
     }
 
@@ -145,6 +149,18 @@ impl<'a> SubscriberBuilder<'a> {
         self
     }
 
+    /// The subsystem it belongs to: what [`Bus::congestion`](crate::Bus::congestion) asks for.
+    pub fn subsystem(mut self, name: impl AsRef<str>) -> Self {
+        self.place.scope = Some(self.topic.0.bus.monitor.levels.scope(name.as_ref()));
+        self
+    }
+
+    /// How much it matters that it keeps up. Default: [`Criticality::Normal`].
+    pub fn criticality(mut self, criticality: Criticality) -> Self {
+        self.place.criticality = criticality;
+        self
+    }
+
     /// Subscribes a closure.
     ///
     /// Publishes a [`SubscriptionChange`](crate::SubscriptionChange) on the topic; the new subscription
@@ -183,7 +199,9 @@ impl<'a> SubscriberBuilder<'a> {
             name: self.name,
             totals: Arc::clone(&bus.totals),
             on_panic: self.on_panic,
+            place: self.place,
         });
+        bus.monitor.adopt(&subscriber);
         let filter =
             (!self.filter.accepts_all() || self.filter.mode != FilterMode::None).then(|| Arc::new(self.filter));
         let entry = Entry { member: Arc::clone(&subscriber), filter };
@@ -217,6 +235,8 @@ pub struct SubscriptionStats {
     pub late: u64,
     /// Calls of the handler that panicked.
     pub panics: u64,
+    /// Times its handler lost its lane.
+    pub takeovers: u64,
     /// Most entries that waited in the queue it shares (lane), owns (dedicated, inline), as sampled.
     pub queue_high_water: u64,
     /// Entries that wait in the queue it shares (lane) or owns (dedicated), roughly; 0 for inline.
@@ -266,6 +286,7 @@ impl Subscription {
             delivered: tally.delivered.get(),
             late: tally.late.get(),
             panics: tally.panics.get(),
+            takeovers: self.subscriber.takeovers.load(Ordering::Relaxed),
             queue_high_water: match &self.subscriber.route {
                 Route::Inline(queue) => queue.high_water(),
                 Route::Lane(lane) | Route::Dedicated(lane) => lane.high_water(),

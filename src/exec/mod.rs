@@ -13,10 +13,11 @@
 
 pub(crate) mod affinity;
 pub(crate) mod audience;
+pub(crate) mod backlog;
 pub(crate) mod completion;
 pub(crate) mod frames;
 mod helping;
-mod hold;
+pub(crate) mod hold;
 pub(crate) mod inline;
 pub(crate) mod lane;
 mod mailbox;

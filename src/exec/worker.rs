@@ -39,7 +39,7 @@ use crate::contain::quietly;
 use crate::message;
 use crate::reclaim::Reclaimer;
 use crate::ring::{Consumer, Position};
-use crate::sync::{Arc, fence, thread};
+use crate::sync::{Arc, Weak, fence, thread};
 
 /// How a worker runs.
 #[derive(Clone, Debug)]
@@ -147,6 +147,8 @@ pub(crate) struct Worker<M: Member> {
     pub(super) stop: Cell<bool>,
     /// The lane takes nothing any more.
     pub(super) ended: Cell<bool>,
+    /// Who was served last without a walk.
+    pub(super) guest: RefCell<(u64, Weak<M>)>,
     /// The rest of a walk that was taken over.
     pub(super) rest: Cell<Option<Rest<M>>>,
     /// Mailboxes of the members on this stack, once the lane is lost.
@@ -203,6 +205,7 @@ impl<M: Member> Worker<M> {
             helping: Cell::new(0),
             stop: Cell::new(false),
             ended: Cell::new(false),
+            guest: RefCell::default(),
             rest: Cell::default(),
             left_behind: RefCell::default(),
             wait,
@@ -318,6 +321,7 @@ impl<M: Member> Worker<M> {
         match control {
             Control::Finish(member, message) => {
                 let id = member.id();
+                self.guest.replace((id, Arc::downgrade(&member)));
                 let Err(item) = self.divert(id, Deferred::Finish(member, message)) else { return };
                 self.hold.enter(id);
                 item.serve(&self.token);
