@@ -149,7 +149,7 @@ fn a_dedicated_subscription_has_a_row_of_its_own() {
         assert_eq!(find().unwrap().oldest, None);
         records.unsubscribe_and_join(PATIENCE).unwrap();
         assert!(find().is_none(), "its row goes with it");
-        assert_eq!(told.kinds(), [], "it has kept nobody from anything");
+        assert_eq!(told.kinds(), Vec::<StuckKind>::new(), "it has kept nobody from anything");
     });
 }
 
