@@ -81,7 +81,10 @@ fn each_crossing_is_told_once() {
         };
         let let_through = |n| (0..n).for_each(|_| permits.send(()).unwrap());
         // One is with the handler.
-        (0..20).for_each(|n| topic.publish(kind.message(n)).unwrap());
+        topic.publish(kind.message(0)).unwrap();
+        let runs = || bus.health().queues.iter().any(|row| row.kind == QueueKind::Dedicated && row.running.is_some());
+        eventually("the handler has the first", || runs() && depth() == 0);
+        (0..19).for_each(|n| topic.publish(kind.message(n)).unwrap());
         eventually("19 wait", || depth() == 19);
         assert_eq!(told.crossings(), [false; 0], "one below the high level");
         topic.publish(kind.message(0)).unwrap();

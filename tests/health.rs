@@ -84,8 +84,11 @@ fn health_names_the_stuck_handler_its_message_and_what_waits_for_it() {
         eventually("what waits gets older", || again().oldest.unwrap() > away.oldest.unwrap());
         let table = bus.health().to_string();
         assert!(table.contains("slow records") && table.contains("'number'"), "{table}");
-        let columns: Vec<_> = table.lines().take(3).map(|line| line.find("running").or(line.find("  -"))).collect();
-        assert!(columns.iter().all(Option::is_some), "{table}");
+        let column = table.lines().next().unwrap().chars().count() - "running".len();
+        for line in table.lines().skip(1).take(2) {
+            let around: String = line.chars().skip(column - 1).take(2).collect();
+            assert!(around.starts_with(' ') && !around.ends_with(' '), "not in line:\n{table}");
+        }
         eventually("the host is told", || told.kinds() == [StuckKind::TakenOver]);
         assert_eq!(lock(&told.0)[0].executing.message_type.as_deref(), Some("number"));
         assert_eq!(lock(&told.0)[0].lane, "test/0");
@@ -178,7 +181,7 @@ fn g12_a_callback_that_panics_or_blocks_does_not_hurt_the_watchdog() {
         }
         eventually("panicked once, blocks now", || calls.load(Ordering::SeqCst) == 2);
         gate.open();
-        eventually("all are told: three got stuck, three came back", || calls.load(Ordering::SeqCst) == 6);
+        eventually("all are told: three got stuck, three came back", || calls.load(Ordering::SeqCst) >= 6);
         drop(stuck);
     });
 }

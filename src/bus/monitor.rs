@@ -55,6 +55,8 @@ struct Tracked {
     place: Place,
     backlog: Backlog,
     call: Option<Call>,
+    /// What the host was told of, until it is over.
+    told: Option<Stuck>,
     /// Number of the look that saw it last.
     look: u64,
 }
@@ -112,7 +114,7 @@ impl Tracked {
             takeovers: 0,
             panics: 0,
         };
-        Self { row, place, backlog: Backlog::default(), call: None, look: 0 }
+        Self { row, place, backlog: Backlog::default(), call: None, told: None, look: 0 }
     }
 
     fn measure(&mut self, now: Instant, pushed: u64, taken: u64) {
@@ -143,8 +145,13 @@ impl Tracked {
         }));
     }
 
-    fn stuck(&self, kind: StuckKind, lane: &str) -> Option<News> {
-        Some(News::Stuck(Stuck { kind, lane: lane.to_owned(), executing: self.row.running.clone()? }))
+    fn stuck(&mut self, kind: StuckKind, lane: &str) -> Option<News> {
+        self.told = Some(Stuck { kind, lane: lane.to_owned(), executing: self.row.running.clone()? });
+        self.told.clone().map(News::Stuck)
+    }
+
+    fn returned(&mut self) -> Option<News> {
+        self.told.take().map(|stuck| News::Stuck(Stuck { kind: StuckKind::Returned, ..stuck }))
     }
 
     /// What runs on the lane. `keeps`: it keeps it from others.
@@ -152,9 +159,7 @@ impl Tracked {
         let mut news = Vec::new();
         let seen = lane.look();
         if self.call.as_ref().is_none_or(|call| call.seen != seen) {
-            if self.call.as_ref().is_some_and(|call| call.is_told) {
-                news.extend(self.stuck(StuckKind::Returned, lane.name()));
-            }
+            news.extend(self.returned());
             let is_call = seen.is_call();
             self.call = is_call.then_some(Call { seen, since: now, is_described: false, is_told: false });
             self.row.running = is_call.then(|| executing(seen.id, None, None, Duration::ZERO));
@@ -163,6 +168,9 @@ impl Tracked {
         let (Some(call), Some(running)) = (&mut self.call, &mut self.row.running) else { return news };
         let lasts = now.saturating_duration_since(call.since);
         running.running_for = lasts;
+        if let Some(told) = &mut self.told {
+            told.executing.running_for = lasts;
+        }
         if lasts < period {
             return news;
         }
@@ -243,9 +251,7 @@ impl Monitor {
             let stays = tracked.look == look;
             if !stays {
                 tracked.set_congested(false, &self.levels, &mut news);
-                if matches!(key, Key::Away(..)) {
-                    news.extend(tracked.stuck(StuckKind::Returned, ""));
-                }
+                news.extend(tracked.returned());
             }
             active |= stays && (matches!(key, Key::Away(..)) || tracked.row.is_congested || tracked.row.depth > 0);
             stays
@@ -316,6 +322,11 @@ impl Monitor {
             (row.takeovers, row.panics) = (member.takeovers.load(Ordering::Relaxed), member.tally.panics.get());
         }
         let running = away.running.map(|(kind, began)| {
+            if began == away.opened
+                && let Some(told) = &mut tracked.told
+            {
+                told.executing.running_for = now.saturating_duration_since(began);
+            }
             // The call that got stuck began before it was noticed.
             let began = since.filter(|_| is_new).unwrap_or(began);
             executing(away.id, member.as_deref(), kind, now.saturating_duration_since(began))
