@@ -45,6 +45,8 @@ struct Call {
     seen: Seen,
     since: Instant,
     is_described: bool,
+    /// Looks of the watchdog's thread that saw it.
+    sights: u32,
     is_told: bool,
 }
 
@@ -154,19 +156,20 @@ impl Tracked {
         self.told.take().map(|stuck| News::Stuck(Stuck { kind: StuckKind::Returned, ..stuck }))
     }
 
-    /// What runs on the lane. `keeps`: it keeps it from others.
+    /// What runs on the lane. `keeps`: it is a lane of others too, looked at by the watchdog's thread.
     fn look_at_call(&mut self, lane: &Lane<Subscriber>, now: Instant, period: Duration, keeps: bool) -> Vec<News> {
         let mut news = Vec::new();
         let seen = lane.look();
         if self.call.as_ref().is_none_or(|call| call.seen != seen) {
             news.extend(self.returned());
             let is_call = seen.is_call();
-            self.call = is_call.then_some(Call { seen, since: now, is_described: false, is_told: false });
+            self.call = is_call.then_some(Call { seen, since: now, is_described: false, sights: 0, is_told: false });
             self.row.running = is_call.then(|| executing(seen.id, None, None, Duration::ZERO));
             return news;
         }
         let (Some(call), Some(running)) = (&mut self.call, &mut self.row.running) else { return news };
         let lasts = now.saturating_duration_since(call.since);
+        call.sights += u32::from(keeps);
         running.running_for = lasts;
         if let Some(told) = &mut self.told {
             told.executing.running_for = lasts;
@@ -182,7 +185,8 @@ impl Tracked {
             *running = executing(described.id, member.as_deref(), described.message_type, lasts);
             quietly(|| drop(member));
         }
-        if keeps && !std::mem::replace(&mut call.is_told, true) {
+        // The watchdog's look comes before ours: at the third it would have taken the lane over.
+        if keeps && call.sights >= 3 && !std::mem::replace(&mut call.is_told, true) {
             news.extend(self.stuck(StuckKind::KeepsLane, lane.name()));
         }
         news
@@ -243,7 +247,7 @@ impl Monitor {
         let mut news = Vec::new();
         state.look += 1;
         for (at, lane) in self.lanes.iter().enumerate() {
-            self.look_at_lane(state, at, lane, now, &mut news);
+            self.look_at_lane(state, at, lane, (now, asked), &mut news);
         }
         let mut active = self.look_at_dedicated(state, now, &mut news);
         let look = state.look;
@@ -267,7 +271,7 @@ impl Monitor {
         state: &mut State,
         at: usize,
         lane: &Arc<Lane<Subscriber>>,
-        now: Instant,
+        (now, asked): (Instant, bool),
         news: &mut Vec<News>,
     ) {
         let place = Place { scope: None, criticality: Criticality::High };
@@ -280,7 +284,7 @@ impl Monitor {
         (row.takeovers, row.panics) = (lane.takeovers(), lane.panics());
         row.high_water = row.high_water.max(lane.high_water());
         let before = tracked.call.as_ref().map(|call| (call.seen.id, call.since));
-        let mut told = tracked.look_at_call(lane, now, self.period, true);
+        let mut told = tracked.look_at_call(lane, now, self.period, !asked);
         tracked.judge(&self.levels, news);
         let away = lane.away();
         // Taken over after all: it has not returned.
