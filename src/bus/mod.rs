@@ -22,6 +22,7 @@ pub(crate) mod subscribers;
 mod subscription;
 mod teller;
 mod topic;
+mod types;
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
@@ -39,7 +40,7 @@ pub use subscription::{Completion, Delivery, SubscriberBuilder, Subscription, Su
 pub use topic::Topic;
 
 use crate::clock;
-use crate::error::{BuildError, Closed, ShutdownError, SubscribeError, TypeError};
+use crate::error::{BuildError, Closed, ShutdownError, SubscribeError};
 use crate::exec::affinity::Pinning;
 use crate::exec::frames;
 use crate::exec::lane::{Lane, LaneEnd, RingSize};
@@ -48,7 +49,6 @@ use crate::exec::wait::WaitStrategy;
 use crate::exec::watchdog::Watchdog;
 use crate::exec::worker::manual::{Driver, Yard};
 use crate::exec::worker::{self, WorkerSetup};
-use crate::message::{MessageType, MessageTypeBuilder};
 use crate::reclaim::Reclaimer;
 use crate::ring::Budget;
 use crate::stats::{Count, Counters};
@@ -571,30 +571,5 @@ impl BusBuilder {
             names: Names::new(),
         });
         Ok((Bus { _last: Arc::new(LastHandle(Arc::clone(&core))), core }, ends))
-    }
-}
-
-impl<P: Send + Sync + 'static> MessageType<P> {
-    /// A type without formatters.
-    ///
-    /// # Errors
-    /// As [`MessageTypeBuilder::create`].
-    pub fn new(bus: &Bus, name: impl Into<Box<str>>) -> Result<Self, TypeError> {
-        Self::builder(name).create(bus)
-    }
-}
-
-impl<P: Send + Sync + 'static> MessageTypeBuilder<P> {
-    /// Makes the type. Its messages may be published on any bus; `bus` decides whether it is declined
-    /// and counts late uses.
-    ///
-    /// # Errors
-    /// [`TypeError::Declined`] if the bus declines types of this name, [`TypeError::NoName`],
-    /// [`TypeError::TooMany`].
-    pub fn create(self, bus: &Bus) -> Result<MessageType<P>, TypeError> {
-        if bus.core.declined_types.contains(self.name()) {
-            return Err(TypeError::Declined(self.name().into()));
-        }
-        self.register(Arc::clone(&bus.core.late_type_uses))
     }
 }
