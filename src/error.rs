@@ -76,6 +76,13 @@ pub enum SubscribeError {
         /// Number of lanes.
         lanes: usize,
     },
+    /// An inline subscription has no queue of its own to which an overflow policy, time to live or priority
+    /// could apply.
+    #[error("an inline subscription has no queue of its own")]
+    NoQueue,
+    /// The limit of the overflow policy is zero.
+    #[error("a queue in which no message may wait delivers nothing")]
+    NoRoom,
     /// The operating system refused a thread for a dedicated subscription.
     #[error("cannot start the thread of a dedicated subscription: {0}")]
     Thread(#[source] std::io::Error),
@@ -94,9 +101,13 @@ pub enum PublishError {
     /// The bus is shut down.
     #[error("the bus is shut down")]
     Closed(Message),
-    /// A queue that had to take it is full and the memory budget of the bus is used up.
-    #[error("a queue is full and the memory budget of the bus is used up")]
+    /// A queue that had to take it is full: it has reached its limit, or the memory budget of the bus is used up.
+    #[error("a queue is full")]
     Full(Message),
+    /// It came through more handlers, one publishing from within the other, than
+    /// [`BusBuilder::feedback_limit`](crate::BusBuilder::feedback_limit) allows.
+    #[error("the message has been published from handler to handler too often")]
+    Feedback(Message),
 }
 
 impl PublishError {
@@ -104,7 +115,7 @@ impl PublishError {
     #[must_use]
     pub fn into_message(self) -> Message {
         match self {
-            Self::Closed(message) | Self::Full(message) => message,
+            Self::Closed(message) | Self::Full(message) | Self::Feedback(message) => message,
         }
     }
 
@@ -119,11 +130,21 @@ impl PublishError {
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Full(_))
     }
+
+    /// Whether it went round in circles.
+    #[must_use]
+    pub fn is_feedback(&self) -> bool {
+        matches!(self, Self::Feedback(_))
+    }
 }
 
 impl fmt::Debug for PublishError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.is_closed() { "Closed(..)" } else { "Full(..)" })
+        f.write_str(match self {
+            Self::Closed(_) => "Closed(..)",
+            Self::Full(_) => "Full(..)",
+            Self::Feedback(_) => "Feedback(..)",
+        })
     }
 }
 

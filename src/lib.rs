@@ -23,6 +23,11 @@
 //!   memory is recycled).
 //! - **G7** Nothing deadlocks: joining from the own handler is an error, joins have deadlines, waiting
 //!   inside a handler serves the lane meanwhile.
+//! - **G8** A handler that blocks, loops or is slow delays its own subscription only: another thread goes on
+//!   with its lane.
+//! - **G9** Memory is bounded, and a subscription may say what happens when it is too slow ([`Overflow`]); then
+//!   accepted = delivered + dropped by cause + waiting, at any moment. Publishing to such a subscription takes a short
+//!   lock of its own.
 //! - **G10** Lifetimes by ownership: dropping a handle unsubscribes or cancels.
 //! - **G11** [`Bus::shutdown`] ends, and names who kept it.
 //! - **G12** A panic in a handler is that handler's alone.
@@ -32,8 +37,11 @@
 //!
 //! # Trade-offs
 //!
-//! - Subscriptions of one lane share its worker: a handler that blocks delays the others of its lane. Give
-//!   such a handler [`Delivery::Dedicated`]. (Taking a lane over from a stuck handler is planned.)
+//! - Subscriptions of one lane share its worker: a handler that keeps it longer than
+//!   [`BusBuilder::watchdog`] says (2 ms) loses it to another thread, and its own subscription waits. That
+//!   costs the others up to that period; a handler that is known to block had better have
+//!   [`Delivery::Dedicated`]. On a machine with more busy threads than cores a lane's thread may be put aside
+//!   for that long; then the lane is taken over too, which is harmless and counted.
 //! - A message is delivered by lanes at their pace; queues grow within [`BusBuilder::memory_budget`], then
 //!   publishes are refused with the message handed back.
 //! - Filters are tested by the lane. A publish goes to every lane on which one subscription may accept
@@ -44,8 +52,9 @@
 //!
 //! | folder | holds | uses |
 //! |---|---|---|
+//! | `ext/` | the rest of Stasis: router, caches, state, topic pools, taskprocessors, formatters, configuration, test sinks (feature `ext`) | `bus` |
 //! | `bus/` | topics, subscriptions, forwards, shutdown: the Stasis semantics | everything below |
-//! | `exec/` | taskprocessors: lanes, workers, inline delivery, waiting | `ring`, `message` |
+//! | `exec/` | lanes, workers, take-over, inline delivery, waiting | `ring`, `message` |
 //! | `message/` | types, messages, filters, recycled memory | `sync` |
 //! | `ring/` | the queue | `sync` |
 //! | `snapshot`, `reclaim`, `stats`, `clock` | arc-swap, crossbeam-epoch, counters, time stamps | `sync` |
@@ -94,14 +103,21 @@ mod reclaim;
 #[doc(hidden)]
 pub mod reference;
 mod ring;
+#[cfg(stasis_schedule)]
+#[doc(hidden)]
+pub mod schedule {
+    //! Not part of the interface: runs under `--cfg stasis_schedule`.
+    pub use crate::sync::schedule::{pause, run, spawn};
+}
 mod snapshot;
 mod stats;
 mod sync;
 
 pub use bus::{
-    Alive, Bus, BusBuilder, BusStats, ChangeKind, Completion, Congestion, Criticality, Delivery, Executing, Forward,
-    Handler, HealthReport, Home, LaneStats, LevelChange, PanicPolicy, QueueHealth, QueueKind, Received, ShutdownReport,
-    Stuck, StuckKind, SubscriberBuilder, Subscription, SubscriptionChange, SubscriptionStats, Topic, WaterMarks,
+    Alive, Bus, BusBuilder, BusStats, ChangeKind, Completion, Congestion, Criticality, Delivery, Drops, Executing,
+    Forward, Handler, HealthReport, Home, LaneStats, LevelChange, PanicPolicy, QueueHealth, QueueKind, Received,
+    ShutdownReport, Stuck, StuckKind, SubscriberBuilder, Subscription, SubscriptionChange, SubscriptionStats, Topic,
+    WaterMarks,
 };
 pub use clock::Timestamp;
 pub use error::{
@@ -109,9 +125,13 @@ pub use error::{
     TypeError,
 };
 pub use exec::affinity::Pinning;
+pub use exec::buffer::rules::{Key, Overflow};
 pub use exec::wait::WaitStrategy;
 #[cfg(feature = "ext")]
-pub use ext::{cache, config, follow, format, pattern, router, state, taskprocessor, testing, topic_pool};
+pub use ext::{
+    cache, claim, config, distinct, feedback, follow, format, key_index, keyed, pattern, router, state, taskprocessor,
+    testing, topic_pool,
+};
 pub use message::{
     AnyMessageType, Eid, Event, FilterMode, Formatters, KeepAll, Message, MessageType, MessageTypeBuilder, Sanitizer,
     Subject, TypeId,

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use crate::bus::{shutdown, subscribers};
 use crate::exec::audience::{Audience, Entry, Identified};
+use crate::exec::buffer::{Buffer, Next};
 use crate::exec::frames::WaitPlan;
-use crate::exec::lane::{Control, Member};
+use crate::exec::lane::{Control, Member, Turn};
 use crate::exec::serial::{Serial, Token};
 use crate::exec::wait::WaitStrategy;
 use crate::exec::{completion, inline, lane, part, serial, worker};
@@ -20,6 +21,8 @@ use crate::ring::{Entry as RingEntry, mpsc};
 use crate::sync::plain::AtomicU64;
 use crate::sync::{Arc, fence, park, stack};
 use crate::{reclaim, ring, snapshot, sync};
+
+mod queued;
 
 /// Destroys the engine's thread-locals of the calling thread, as its end does (in a model; elsewhere threads
 /// do that themselves).
@@ -290,13 +293,14 @@ pub struct Listener {
     id: u64,
     handle: Serial<Option<Handle>>,
     late: AtomicU64,
+    own: Option<(Buffer, Arc<lane::Lane<Self>>)>,
 }
 
 impl Listener {
     fn new(token: serial::TokenId, handle: impl FnMut(&Message, bool) + Send + 'static) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        Arc::new(Self { id, handle: Serial::new(token, Some(Box::new(handle))), late: AtomicU64::new(0) })
+        Arc::new(Self { id, handle: Serial::new(token, Some(Box::new(handle))), late: AtomicU64::new(0), own: None })
     }
     /// Messages that came after the final one.
     pub fn late(&self) -> u64 {
@@ -326,6 +330,29 @@ impl Member for Listener {
         let handle = entered.take();
         drop(entered);
         drop(handle);
+        if let Some((_, lane)) = &self.own {
+            lane.member_left();
+        }
+    }
+    fn serve_next(self: &Arc<Self>, token: &Token) -> Turn {
+        match self.own.as_ref().and_then(|(buffer, _)| buffer.next()) {
+            None => return Turn::Over,
+            Some(Next::Message(message)) => self.deliver(token, &message),
+            Some(Next::Notice(notice)) => notice.complete(),
+            Some(Next::Final(message)) => {
+                self.finish(token, &message);
+                return Turn::Last;
+            }
+        }
+        Turn::Served
+    }
+    fn goes_on(&self) -> bool {
+        self.own.as_ref().is_some_and(|(buffer, _)| buffer.goes_on())
+    }
+    fn queue_turn(self: Arc<Self>) {
+        if let Some((_, lane)) = &self.own {
+            assert!(lane.control(Control::Serve(Arc::clone(&self))).is_ok(), "the lane waits for its members");
+        }
     }
 }
 
@@ -394,6 +421,10 @@ impl Worker {
 impl Lane {
     pub fn listener(&self, handle: impl FnMut(&Message, bool) + Send + 'static) -> Arc<Listener> {
         Listener::new(self.0.token_id(), handle)
+    }
+    /// A listener with a queue of its own that this lane serves. Lanes end after its final message.
+    pub fn queued(&self, limit: usize, handle: impl FnMut(&Message, bool) + Send + 'static) -> Arc<Listener> {
+        Listener::with_queue(&self.0, limit, Box::new(handle))
     }
     /// A list of these members on this lane.
     pub fn part(&self, members: &[Arc<Listener>]) -> Part {

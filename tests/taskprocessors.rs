@@ -285,6 +285,8 @@ fn g07_callbacks_may_use_the_taskprocessor() {
         }
         assert_eq!(order.all().len(), 20);
         assert_eq!(processor.stats().panics, 0);
+        // The callback holds what holds it.
+        processors.on_alert(|_| ());
     });
 }
 

@@ -11,7 +11,7 @@
 //! two busy cores; `-- --nocapture` shows the number of executions of each model.
 //!
 //! One file per protocol in `tests/`. Each model names the promise it checks and the mutation of the
-//! engine that makes it fail; all of them were tried, see `MUTATIONS.md`. What loom cannot see:
+//! engine that makes it fail; they are data (`mutants.txt`, `MUTATIONS.md`) and tried by `mutants.sh`. What loom cannot see:
 //! - arc-swap: models run over its mutex twin (`snapshot.rs`);
 //! - time: a timed sleep is a sleep until woken, so a wake-up that only a timeout makes good is a
 //!   deadlock here, and found;
@@ -23,6 +23,8 @@
 mod runner;
 #[cfg(loom)]
 mod watch;
+#[cfg(loom)]
+pub mod whole;
 
 #[cfg(loom)]
 pub use runner::{Drops, Model, Probe, Watched, spawn};

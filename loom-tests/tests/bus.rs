@@ -1,50 +1,10 @@
 //! Whole buses: the topic's publish path against unsubscribing and shutting down.
 #![cfg(loom)]
 
+use loom_tests::whole::{LONG, Log, begin, bus, subscribe};
 use loom_tests::{Drops, Model, spawn};
-use stasis_bus::model::{close_intake, finish_shutdown, message_type, settle};
-use stasis_bus::{Bus, Delivery, Pinning, Topic, WaitStrategy};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
-
-type Log = Arc<Mutex<Vec<usize>>>;
-
-const LONG: Duration = Duration::from_secs(1000);
-
-/// A bus of one lane with a small ring.
-fn bus() -> Bus {
-    Bus::builder()
-        .lanes(1)
-        .pinning(Pinning::Off)
-        .wait(WaitStrategy::Park)
-        .ring_capacity(4)
-        .memory_budget(128)
-        .build()
-        .expect("a bus")
-}
-
-/// Lets the lane's worker do what there is and go to sleep; from here on everything is explored.
-fn begin(bus: &Bus) {
-    settle(bus);
-    loom::explore();
-}
-
-/// Subscribes to numbers; the log gets them, 99 for the final message.
-fn subscribe(topic: &Topic, delivery: Delivery, log: &Log, drops: &Drops) -> stasis_bus::Subscription {
-    let (log, probe) = (Arc::clone(log), drops.probe());
-    topic
-        .subscriber()
-        .delivery(delivery)
-        .subscribe(move |received| {
-            let _ = &probe;
-            if received.is_final() {
-                log.lock().unwrap().push(99);
-            } else if let Some(&n) = received.payload::<usize>() {
-                log.lock().unwrap().push(n);
-            }
-        })
-        .expect("subscribed")
-}
+use stasis_bus::Delivery;
+use stasis_bus::model::{close_intake, finish_shutdown, message_type};
 
 /// Promises G2, G3, G5: unsubscribe versus publish versus final message. What was published before comes;
 /// the racing one comes before the final message or not at all; the final one is last and the handler

@@ -14,6 +14,7 @@ const LONG: Duration = Duration::from_secs(1000);
 
 fn bus() -> Bus {
     Bus::builder()
+        .watchdog(None)
         .lanes(1)
         .pinning(Pinning::Off)
         .wait(WaitStrategy::Park)
@@ -128,7 +129,7 @@ fn removal_against_change() {
 
 /// A reader beside a writer: what it sees is one of the values, never older than what it saw before; what
 /// was told to it by a publish that returned is there.
-/// Mutation: updates announced before the change is made.
+/// Mutation: the entry emptied, then filled.
 #[test]
 fn reading_against_changing() {
     Model::new("reading_against_changing").check(|| {

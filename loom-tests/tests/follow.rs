@@ -52,6 +52,7 @@ fn following_against(name: &'static str, is_there: bool, changes: &'static [usiz
     Model::new(name).check(move || {
         loom::stop_exploring();
         let bus = Bus::builder()
+            .watchdog(None)
             .lanes(1)
             .pinning(Pinning::Off)
             .wait(WaitStrategy::Park)

@@ -1,28 +1,81 @@
 //! What a contender has to do to be measured.
 
 use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
 
+use crate::plan::Plan;
 use crate::subscriber::Subscriber;
 
 /// Queue entries every contender may hold per consumer.
 pub(crate) const CAPACITY: usize = 4096;
+/// The same with a queue for each of very many.
+const SMALL_CAPACITY: usize = 128;
 /// Subscribers that get a thread each; of more, two threads share the work.
-const OWN_THREADS: usize = 8;
+pub(crate) const OWN_THREADS: usize = 8;
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// As fast as it goes.
+    Throughput,
+    /// The same; every subscriber wants another type.
+    Filtered,
+    /// The same; the subscribers are this many forwards away.
+    Forwards(usize),
+    /// The same; another thread subscribes and unsubscribes meanwhile.
+    Churn,
+    /// A message each period, from intended to actual time.
+    Latency { period: Duration, spins: bool },
+    /// All into consumers that stand still; then they go on.
+    Burst,
+}
 
 /// A scenario's shape.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Shape {
     pub(crate) publishers: usize,
-    pub(crate) subscribers: usize,
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) mode: Mode,
+    /// Entries of a consumer's queue.
+    pub(crate) capacity: usize,
+}
+
+impl Shape {
+    pub(crate) fn subscribers(&self) -> usize {
+        self.plan.subscribers()
+    }
+
+    pub(crate) fn topics(&self) -> usize {
+        self.plan.topics()
+    }
+
+    /// Whether consumers never give their core away.
+    pub(crate) fn spins(&self) -> bool {
+        matches!(self.mode, Mode::Latency { spins: true, .. })
+    }
+
+    /// Nothing that only some can do.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.topics() == 1 && matches!(self.mode, Mode::Throughput)
+    }
+
+    /// What a contender that delivers everything to everybody can do.
+    pub(crate) fn suits_rings(&self) -> bool {
+        self.subscribers() > 0 && !matches!(self.mode, Mode::Filtered | Mode::Forwards(_) | Mode::Churn)
+    }
 }
 
 /// How a peer's subscribers are shared out to threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Layout {
-    /// A thread each up to eight, else two threads.
+    /// A thread each up to eight, else two threads, each with one queue.
     Own,
     /// One thread for up to eight, as a lane of ours does. Differs from `Own` for 2 to 8 only.
     Shared,
+    /// A queue for each subscriber, also of very many: the original's pattern to the letter. The threads are
+    /// those of `Own` and go round their queues.
+    Queues,
 }
 
 impl Layout {
@@ -30,14 +83,23 @@ impl Layout {
     pub(crate) fn threads(self, subscribers: usize) -> usize {
         match self {
             _ if subscribers > OWN_THREADS => 2,
-            Self::Own => subscribers,
+            Self::Own | Self::Queues => subscribers,
             Self::Shared => subscribers.min(1),
         }
     }
 
     /// Whether measuring this layout says something new.
-    pub(crate) fn fits(self, shape: Shape) -> bool {
-        self == Self::Own || (2..=OWN_THREADS).contains(&shape.subscribers)
+    pub(crate) fn fits(self, shape: &Shape) -> bool {
+        match self {
+            Self::Own => true,
+            Self::Shared => shape.is_plain() && (2..=OWN_THREADS).contains(&shape.subscribers()),
+            Self::Queues => shape.is_plain() && shape.subscribers() > OWN_THREADS,
+        }
+    }
+
+    /// Entries of a queue.
+    pub(crate) fn capacity(self, shape: &Shape) -> usize {
+        if self == Self::Queues { shape.capacity.min(SMALL_CAPACITY) } else { shape.capacity }
     }
 
     /// Ending of a contender's name.
@@ -45,6 +107,7 @@ impl Layout {
         match self {
             Self::Own => "",
             Self::Shared => ", one thread",
+            Self::Queues => ", a queue each",
         }
     }
 }
@@ -59,7 +122,9 @@ pub(crate) trait Publish: Send {
 pub(crate) struct Running {
     /// As many as the shape says.
     pub(crate) publishers: Vec<Box<dyn Publish>>,
-    /// Called when the publishers are gone: returns when every subscriber was dropped.
+    /// Subscribes and unsubscribes once; there in `Mode::Churn`.
+    pub(crate) churn: Option<Box<dyn FnMut() + Send>>,
+    /// Called when the publishers and the churn are gone: returns when every subscriber was dropped.
     pub(crate) stop: Box<dyn FnOnce()>,
 }
 
@@ -68,11 +133,11 @@ pub(crate) trait Contender: Sync {
     /// Name in the table.
     fn name(&self) -> String;
     /// Whether it can do this, and is worth measuring at it.
-    fn fits(&self, shape: Shape) -> bool;
+    fn fits(&self, shape: &Shape) -> bool;
     /// Whether messages may be lost (they are counted then).
     fn is_lossy(&self) -> bool {
         false
     }
     /// Sets everything up; what this costs is not measured.
-    fn start(&self, shape: Shape, subscribers: Vec<Subscriber>) -> Running;
+    fn start(&self, shape: &Shape, subscribers: Vec<Subscriber>) -> Running;
 }

@@ -13,6 +13,8 @@ mod contenders;
 mod machine;
 mod message;
 mod meter;
+mod plan;
+mod plots;
 mod report;
 mod round;
 mod scenario;
@@ -23,6 +25,7 @@ mod tests;
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use clap::Parser;
 
@@ -40,10 +43,16 @@ pub struct Options {
     /// Rounds over all contenders.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     rounds: u64,
+    /// One round of a tenth of the messages: about two minutes, and figures of little worth.
+    #[arg(long, conflicts_with_all = ["rounds", "scale"])]
+    quick: bool,
+    /// Name the scenarios and who takes part, and end.
+    #[arg(long)]
+    list: bool,
     /// Only contenders with this in their name, and stasis-bus to compare with. May be repeated.
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// Only this scenario (1->0, 1->1, 1->8, 4->8, 1->1000). May be repeated.
+    /// Only this scenario (`--list` names them). May be repeated.
     #[arg(long, value_name = "NAME")]
     scenario: Vec<String>,
     /// Times the usual number of messages.
@@ -52,6 +61,9 @@ pub struct Options {
     /// Write all rounds to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Draw the figures into this directory, as SVG and PNG.
+    #[arg(long, value_name = "DIR")]
+    plots: Option<PathBuf>,
 }
 
 /// Measures and prints.
@@ -69,41 +81,57 @@ pub fn run(options: &Options) -> Result<(), String> {
             return Err(format!("no contender has \"{name}\" in its name"));
         }
     }
+    let scenarios = scenario::all();
     for name in &options.scenario {
-        if !scenario::ALL.iter().any(|scenario| scenario.name == name) {
+        if !scenarios.iter().any(|scenario| scenario.name == name) {
             return Err(format!("there is no scenario \"{name}\""));
         }
     }
+    let (rounds, scale) = if options.quick { (1, 0.1) } else { (options.rounds as usize, options.scale) };
     let mut runs = Vec::new();
     let mut rows = Vec::new();
-    for scenario in scenario::ALL {
+    for scenario in scenarios {
         if options.scenario.is_empty() || options.scenario.iter().any(|name| name == scenario.name) {
-            for contender in contenders.iter().filter(|one| chosen(&one.name()) && one.fits(scenario.shape)) {
-                runs.push((contender, scenario.scaled(options.scale)));
+            let scenario = scenario.scaled(scale);
+            for contender in contenders.iter().filter(|one| chosen(&one.name()) && one.fits(&scenario.shape)) {
+                runs.push((contender, scenario.clone()));
                 rows.push(Row::new(scenario.name, contender.name()));
             }
         }
     }
+    if options.list {
+        for row in &rows {
+            println!("{:14}  {}", row.scenario, row.contender);
+        }
+        return Ok(());
+    }
     let machine = Machine::this();
-    let rounds = options.rounds as usize;
-    println!("{}", report::head(&machine, rounds, options.scale));
-    let before = Ticks::now();
+    println!("{}", report::head(&machine, rounds, scale));
+    let (before, began) = (Ticks::now(), Instant::now());
     for round in 0..rounds {
         for step in 0..runs.len() {
             // Another neighbour before each, every round.
             let at = (step + round * runs.len() / rounds) % runs.len();
             let (contender, scenario) = &runs[at];
-            eprint!("\r\x1b[Kround {}/{rounds}: {} {}", round + 1, scenario.name, contender.name());
-            rows[at].add(round::run(contender.as_ref(), *scenario)?);
+            let (done, all) = (round * runs.len() + step, rounds * runs.len());
+            let elapsed = began.elapsed().as_secs();
+            let left = if done > 0 { elapsed * (all - done) as u64 / done as u64 } else { 0 };
+            let name = contender.name();
+            eprint!("\r\x1b[K{done}/{all}  {elapsed} s, {left} s left  round {}: {} {name}", round + 1, scenario.name);
+            rows[at].add(round::run(contender.as_ref(), scenario)?);
         }
     }
     eprint!("\r\x1b[K");
     let used_by_others = Ticks::now().others_since(before);
-    println!("{}\n{}", report::table(&rows), report::losses(&rows));
+    println!("{}{}{}", report::table(&rows), report::latencies(&rows), report::bursts(&rows));
+    println!("{}{}", report::losses(&rows), report::goals(&rows));
+    println!("took {:.0} s", began.elapsed().as_secs_f64());
     println!("other programs had {:.0} % of the machine's CPU time during the run", used_by_others * 100.0);
+    if let Some(directory) = &options.plots {
+        plots::draw(directory, &rows).map_err(|error| format!("{}: {error}", directory.display()))?;
+    }
     if let Some(path) = &options.json {
-        let report =
-            Report { machine, rounds, scale: options.scale, capacity: contender::CAPACITY, used_by_others, rows };
+        let report = Report { machine, rounds, scale, capacity: contender::CAPACITY, used_by_others, rows };
         let file = File::create(path).map_err(|error| format!("{}: {error}", path.display()))?;
         serde_json::to_writer_pretty(BufWriter::new(file), &report).map_err(|error| error.to_string())?;
     }

@@ -8,7 +8,7 @@
 //! The last one reads the clocks itself: the coordinator may be scheduled late when consumers spin.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -75,4 +75,38 @@ impl Meter {
     pub(crate) fn remaining(&self) -> usize {
         self.remaining.load(Ordering::Acquire)
     }
+}
+
+/// Holds threads up until it is opened.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    open: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gate {
+    /// Returns when it is open.
+    pub(crate) fn wait(&self) {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.opened.wait_while(open, |open| !*open).unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Opens it for good.
+    pub(crate) fn open(&self) {
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.opened.notify_all();
+    }
+}
+
+/// Memory the process has now, in bytes; what the allocator only keeps is given back first.
+pub(crate) fn memory() -> u64 {
+    #[cfg(target_env = "gnu")]
+    #[allow(unsafe_code)]
+    // SAFETY: glibc's, callable at any time from any thread.
+    unsafe {
+        nix::libc::malloc_trim(0);
+    }
+    let pages = std::fs::read_to_string("/proc/self/statm").ok();
+    let resident = pages.and_then(|text| text.split_whitespace().nth(1)?.parse::<u64>().ok());
+    resident.unwrap_or(0) * 4096
 }

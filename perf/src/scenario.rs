@@ -1,9 +1,14 @@
 //! The scenarios, and how many messages each takes.
 
-use crate::contender::Shape;
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
-/// Publishers, subscribers, messages.
-#[derive(Clone, Copy, Debug)]
+use crate::contender::{CAPACITY, Mode, Shape};
+use crate::plan::Plan;
+
+/// Publishers, topics, subscribers, messages.
+#[derive(Clone, Debug)]
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
     pub(crate) shape: Shape,
@@ -11,22 +16,83 @@ pub(crate) struct Scenario {
     pub(crate) messages: u64,
 }
 
-const fn scenario(name: &'static str, publishers: usize, subscribers: usize, messages: u64) -> Scenario {
-    Scenario { name, shape: Shape { publishers, subscribers }, messages }
+fn scenario(name: &'static str, publishers: usize, plan: Plan, mode: Mode, messages: u64) -> Scenario {
+    Scenario { name, shape: Shape { publishers, plan: Arc::new(plan), mode, capacity: CAPACITY }, messages }
 }
 
-/// All of them, in the order of the table.
-pub(crate) const ALL: [Scenario; 5] = [
-    scenario("1->0", 1, 0, 4_000_000),
-    scenario("1->1", 1, 1, 1_000_000),
-    scenario("1->8", 1, 8, 400_000),
-    scenario("4->8", 4, 8, 400_000),
-    scenario("1->1000", 1, 1000, 30_000),
-];
+/// One topic, at full speed.
+fn plain(name: &'static str, publishers: usize, subscribers: usize, messages: u64) -> Scenario {
+    scenario(name, publishers, Plan::one(subscribers), Mode::Throughput, messages)
+}
+
+/// A second of `rate` messages.
+fn paced(name: &'static str, rate: u64, subscribers: usize, spins: bool) -> Scenario {
+    let mode = Mode::Latency { period: Duration::from_nanos(1_000_000_000 / rate), spins };
+    scenario(name, 1, Plan::one(subscribers), mode, rate)
+}
+
+fn burst(name: &'static str, subscribers: usize, messages: u64) -> Scenario {
+    let mut burst = scenario(name, 1, Plan::one(subscribers), Mode::Burst, messages);
+    // With the warm-up, which is over by then.
+    burst.shape.capacity = (messages as usize).next_power_of_two();
+    burst
+}
+
+fn recorded(name: &'static str, file: &str) -> Option<Scenario> {
+    let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../traces")).join(file);
+    match Plan::recorded(&path) {
+        Ok(plan) => Some(scenario(name, 1, plan, Mode::Throughput, 1 << 17)),
+        Err(error) => {
+            eprintln!("perf: without scenario \"{name}\": {error}");
+            None
+        }
+    }
+}
+
+/// All of them, in the order of the tables.
+pub(crate) fn all() -> &'static [Scenario] {
+    static ALL: LazyLock<Vec<Scenario>> = LazyLock::new(make);
+    &ALL
+}
+
+fn make() -> Vec<Scenario> {
+    let mut all = vec![
+        plain("1->0", 1, 0, 4_000_000),
+        scenario("filtered out", 1, Plan::one(1), Mode::Filtered, 4_000_000),
+        plain("1->1", 1, 1, 1_000_000),
+        plain("1->8", 1, 8, 400_000),
+        plain("4->8", 4, 8, 400_000),
+        plain("4->64", 4, 64, 100_000),
+        plain("1->1000", 1, 1000, 30_000),
+        plain("1->10000", 1, 10_000, 3_000),
+        scenario("1000 topics", 1, Plan::zipf(1000, 8), Mode::Throughput, 400_000),
+        scenario("3 forwards", 1, Plan::one(8), Mode::Forwards(3), 400_000),
+        scenario("churn", 1, Plan::one(8), Mode::Churn, 400_000),
+    ];
+    all.extend(recorded("calls burst", "calls-burst.jsonl.zst"));
+    all.extend(recorded("calls steady", "calls-steady-600.jsonl.zst"));
+    all.extend(recorded("queue", "queue.jsonl.zst"));
+    all.extend([
+        paced("1k/s", 1_000, 1, false),
+        paced("20k/s", 20_000, 1, false),
+        paced("200k/s", 200_000, 1, false),
+        paced("20k/s to 8", 20_000, 8, false),
+        paced("1k/s spin", 1_000, 1, true),
+        paced("20k/s spin", 20_000, 1, true),
+        paced("200k/s spin", 200_000, 1, true),
+        burst("burst 100000", 1, 100_000),
+        burst("burst to 1", 1, 2_000),
+        burst("burst to 8", 8, 2_000),
+        burst("burst to 1000", 1000, 2_000),
+        burst("burst to 10000", 10_000, 2_000),
+    ]);
+    all
+}
 
 impl Scenario {
     /// With `scale` times the messages, at least one for each publisher.
-    pub(crate) fn scaled(self, scale: f64) -> Self {
-        Self { messages: ((self.messages as f64 * scale) as u64).max(self.shape.publishers as u64), ..self }
+    pub(crate) fn scaled(&self, scale: f64) -> Self {
+        let messages = ((self.messages as f64 * scale) as u64).max(self.shape.publishers as u64);
+        Self { messages, ..self.clone() }
     }
 }

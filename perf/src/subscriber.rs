@@ -4,14 +4,18 @@
 //! record at the end is compared with what was published. It is called through a trait object
 //! everywhere, since the subscribers of a bus are of many kinds.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
-use crate::message::Payload;
-use crate::meter::Meter;
+use hdrhistogram::Histogram;
+
+use crate::message::{Envelope, Payload};
+use crate::meter::{Gate, Meter};
 
 /// What one subscriber got in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(crate) struct Record {
+    pub(crate) topic: usize,
     pub(crate) count: u64,
     pub(crate) sum: u64,
     pub(crate) lost: u64,
@@ -20,10 +24,9 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// What a subscriber has when each of the messages `0..messages` reached it once.
-    pub(crate) fn complete(messages: u64) -> Self {
-        let sum = (0..messages).fold(0u64, |sum, n| sum.wrapping_add(2 * n));
-        Self { count: messages, sum, lost: 0, lost_warming: 0 }
+    /// What a subscriber of `topic` has when `count` messages reached it once.
+    pub(crate) fn complete(topic: usize, (count, sum): (u64, u64)) -> Self {
+        Self { topic, count, sum, ..Self::default() }
     }
 }
 
@@ -32,6 +35,22 @@ impl Record {
 pub(crate) struct Phase {
     pub(crate) until: u64,
     pub(crate) meter: Arc<Meter>,
+}
+
+/// What a subscriber does besides, with messages from a number on.
+#[derive(Clone, Debug)]
+pub(crate) struct Special {
+    /// The first measured message.
+    pub(crate) from: u64,
+    pub(crate) task: Task,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Task {
+    /// Time since the message was due: coordinated omission does not hide a publisher that was held up.
+    Time { start: Arc<OnceLock<Instant>>, period: Duration, times: Arc<Mutex<Histogram<u64>>> },
+    /// Stand still at the first until the gate opens.
+    Stall(Arc<Gate>),
 }
 
 /// Where subscribers leave their records.
@@ -44,17 +63,28 @@ pub(crate) struct Subscriber {
     record: Record,
     /// End of the current phase.
     until: u64,
+    special: Option<Box<(Special, Histogram<u64>)>>,
     /// Phases that have not ended, the next one last.
     phases: Vec<Phase>,
     records: Records,
 }
 
 impl Subscriber {
-    /// A subscriber that goes through `phases`, in order.
-    pub(crate) fn new(phases: &[Phase], records: &Records) -> Self {
+    /// A subscriber of `topic` that goes through `phases`, in order.
+    pub(crate) fn new(topic: usize, phases: &[Phase], special: Option<Special>, records: &Records) -> Self {
         let phases: Vec<_> = phases.iter().rev().cloned().collect();
         let until = phases.last().map_or(u64::MAX, |phase| phase.until);
-        Self { record: Record::default(), until, phases, records: Arc::clone(records) }
+        let record = Record { topic, ..Record::default() };
+        let special = special.map(|special| Box::new((special, histogram())));
+        let mut this = Self { record, until, special, phases, records: Arc::clone(records) };
+        if until == 0 {
+            this.end_phase();
+        }
+        this
+    }
+
+    pub(crate) fn topic(&self) -> usize {
+        self.record.topic
     }
 
     /// Takes a message.
@@ -62,8 +92,29 @@ impl Subscriber {
     pub(crate) fn take(&mut self, payload: &Payload) {
         self.record.count += 1;
         self.record.sum = self.record.sum.wrapping_add(payload[0]).wrapping_add(payload[7]);
+        if self.special.is_some() {
+            self.special(payload[0]);
+        }
         if self.record.count + self.record.lost >= self.until {
             self.end_phase();
+        }
+    }
+
+    #[inline(never)]
+    fn special(&mut self, n: u64) {
+        let Some((special, times)) = self.special.as_deref_mut() else { return };
+        if n < special.from {
+            return;
+        }
+        match &special.task {
+            Task::Time { start, period, .. } => {
+                let due = *start.get().expect("set before the first message") + *period * (n - special.from) as u32;
+                times.saturating_record(due.elapsed().as_nanos() as u64);
+            }
+            Task::Stall(gate) => {
+                gate.wait();
+                self.special = None;
+            }
         }
     }
 
@@ -81,8 +132,16 @@ impl Subscriber {
     }
 }
 
+/// Nanoseconds up to a minute, three digits.
+pub(crate) fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("the bounds fit")
+}
+
 impl Drop for Subscriber {
     fn drop(&mut self) {
+        if let Some((Special { task: Task::Time { times, .. }, .. }, own)) = self.special.as_deref() {
+            times.lock().unwrap_or_else(PoisonError::into_inner).add(own).expect("the same bounds");
+        }
         self.records.lock().unwrap_or_else(PoisonError::into_inner).push(self.record);
     }
 }
@@ -108,37 +167,48 @@ impl Receive for Subscriber {
     }
 }
 
-/// The subscribers one consumer thread serves.
-pub(crate) struct Group(Vec<Box<dyn Receive>>);
+/// The subscribers one consumer thread serves, by topic.
+#[derive(Default)]
+pub(crate) struct Group(Vec<Vec<Box<dyn Receive>>>);
 
 impl Group {
-    /// Gives each a message.
+    fn add(&mut self, subscriber: Subscriber) {
+        let topic = subscriber.topic();
+        if self.0.len() <= topic {
+            self.0.resize_with(topic + 1, Vec::new);
+        }
+        self.0[topic].push(Box::new(subscriber));
+    }
+
+    /// Whether it has subscribers of the topic.
+    pub(crate) fn serves(&self, topic: usize) -> bool {
+        self.0.get(topic).is_some_and(|subscribers| !subscribers.is_empty())
+    }
+
+    /// Gives each subscriber of its topic a message.
     #[inline]
-    pub(crate) fn receive(&mut self, payload: &Payload) {
-        for subscriber in &mut self.0 {
-            subscriber.receive(payload);
+    pub(crate) fn receive(&mut self, message: &Envelope) {
+        if let Some(subscribers) = self.0.get_mut(message.topic as usize) {
+            for subscriber in subscribers {
+                subscriber.receive(&message.payload);
+            }
         }
     }
 
     /// Tells each of messages that will never come.
     pub(crate) fn miss(&mut self, messages: u64) {
-        for subscriber in &mut self.0 {
+        for subscriber in self.0.iter_mut().flatten() {
             subscriber.miss(messages);
         }
     }
 
-    /// Shares subscribers out to at most `threads` groups of about the same size.
-    pub(crate) fn split(subscribers: Vec<Subscriber>, threads: usize) -> Vec<Self> {
-        let size = subscribers.len().div_ceil(threads.max(1)).max(1);
-        let mut groups: Vec<Self> = Vec::with_capacity(threads);
+    /// Shares subscribers out to at most `groups` groups of about the same size, in turns.
+    pub(crate) fn split(subscribers: Vec<Subscriber>, groups: usize) -> Vec<Self> {
+        let count = groups.min(subscribers.len());
+        let mut all: Vec<Self> = (0..count).map(|_| Self::default()).collect();
         for (n, subscriber) in subscribers.into_iter().enumerate() {
-            if n % size == 0 {
-                groups.push(Self(Vec::with_capacity(size)));
-            }
-            if let Some(group) = groups.last_mut() {
-                group.0.push(Box::new(subscriber));
-            }
+            all[n % count].add(subscriber);
         }
-        groups
+        all
     }
 }

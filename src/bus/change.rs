@@ -72,7 +72,7 @@ impl SubscriptionChange {
         Ok(())
     }
 
-    pub(super) fn message(topic: &Arc<str>, subscription: u64, kind: ChangeKind) -> Message {
+    pub(crate) fn message(topic: &Arc<str>, subscription: u64, kind: ChangeKind) -> Message {
         TYPE.message(Self { topic: Arc::clone(topic), subscription, kind })
     }
 }

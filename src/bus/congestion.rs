@@ -129,6 +129,11 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// Whether nothing was said.
+    pub(super) fn is_default(&self) -> bool {
+        self.scope.is_none() && self.criticality == Criticality::default()
+    }
+
     pub(super) fn subsystem(&self) -> &str {
         self.scope.as_ref().map_or("", |scope| &scope.name)
     }

@@ -177,8 +177,8 @@ pub struct Stuck {
 
 impl Bus {
     /// What runs now, what waits and for how long, what was congested, taken over and has panicked. Cost: the
-    /// monitor's look: about 1 us a lane, dedicated or stuck subscription; never longer because of what
-    /// publishers and handlers do, and never of consequence to them.
+    /// monitor's look at each lane, dedicated or stuck subscription; never longer because of what publishers and
+    /// handlers do, and never of consequence to them.
     #[must_use]
     pub fn health(&self) -> HealthReport {
         let core = &self.core;

@@ -164,9 +164,12 @@ impl Homes {
 
     /// A subscription has left.
     pub(crate) fn leave(&self, subscriber: &Subscriber, topic: &TopicInner) {
-        if let Route::Lane(lane) = &subscriber.route
-            && let Some(at) = self.lanes.iter().position(|other| Arc::ptr_eq(other, lane))
-        {
+        let lane = match &subscriber.route {
+            Route::Lane(lane) => lane,
+            Route::Buffered(own) if !own.dedicated => &own.lane,
+            _ => return,
+        };
+        if let Some(at) = self.lanes.iter().position(|other| Arc::ptr_eq(other, lane)) {
             self.loads[at].fetch_sub(1, Ordering::Relaxed);
             topic.homed.fetch_sub(1, Ordering::Relaxed);
         }

@@ -11,12 +11,16 @@
 mod change;
 mod congestion;
 mod control;
+mod feedback;
 mod forward;
 mod health;
 mod homes;
+mod last_handle;
 mod monitor;
 mod names;
+mod overflow;
 pub(crate) mod shutdown;
+mod stats;
 mod subscriber;
 pub(crate) mod subscribers;
 mod subscription;
@@ -34,7 +38,9 @@ pub use congestion::{Congestion, Criticality, LevelChange, WaterMarks};
 pub use forward::Forward;
 pub use health::{Executing, HealthReport, QueueHealth, QueueKind, Stuck, StuckKind};
 pub use homes::Home;
+pub use overflow::Drops;
 pub use shutdown::{Alive, ShutdownReport};
+pub use stats::{BusStats, LaneStats};
 pub use subscriber::{Handler, PanicPolicy, Received};
 pub use subscription::{Completion, Delivery, SubscriberBuilder, Subscription, SubscriptionStats};
 pub use topic::Topic;
@@ -42,7 +48,6 @@ pub use topic::Topic;
 use crate::clock;
 use crate::error::{BuildError, Closed, ShutdownError, SubscribeError};
 use crate::exec::affinity::Pinning;
-use crate::exec::frames;
 use crate::exec::lane::{Lane, LaneEnd, RingSize};
 use crate::exec::spares::Spares;
 use crate::exec::wait::WaitStrategy;
@@ -53,9 +58,11 @@ use crate::reclaim::Reclaimer;
 use crate::ring::Budget;
 use crate::stats::{Count, Counters};
 use crate::sync::plain::AtomicU64;
-use crate::sync::{Arc, AtomicBool, Ordering, fence, scaled, thread};
+use crate::sync::{Arc, AtomicBool, Ordering, fence, scaled};
 use control::ControlPath;
+use feedback::FeedbackLimit;
 use homes::Homes;
+use last_handle::LastHandle;
 use monitor::Monitor;
 use names::Names;
 use subscriber::{Subscriber, Totals};
@@ -68,8 +75,6 @@ const LANE_SLOT_BITS: u32 = scaled(9, 1) as u32;
 const ENTRY_BYTES: usize = 16;
 /// Entries one ring may grow to, whatever the budget says.
 const MOST_ENTRIES: usize = 1 << 22;
-/// How long a bus that is dropped without shutdown waits for its handlers.
-const DROP_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long a handler may keep its lane.
 const DEFAULT_PERIOD: Duration = Duration::from_millis(2);
@@ -99,6 +104,7 @@ pub(crate) struct BusCore {
     pub(crate) reclaimer: Arc<Reclaimer>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) totals: Arc<Totals>,
+    pub(crate) feedback: FeedbackLimit,
     late_type_uses: Arc<AtomicU64>,
     declined_types: HashSet<Box<str>>,
     names: Names,
@@ -151,29 +157,6 @@ impl BusCore {
     /// The topic's last reference is gone.
     fn forget_topic(&self, topic: &TopicInner) {
         self.names.forget(topic);
-    }
-}
-
-/// Shuts the bus down when the last handle is gone.
-#[derive(Debug)]
-struct LastHandle(Arc<BusCore>);
-
-impl Drop for LastHandle {
-    fn drop(&mut self) {
-        let core = Arc::clone(&self.0);
-        let end = move || {
-            if let Err(error) = shutdown::shutdown(&core, DROP_LIMIT) {
-                tracing::warn!(bus = core.name, %error, "a bus was dropped while handlers were running");
-            }
-        };
-        if frames::is_worker_thread() {
-            // In a handler: a lane cannot wait for its own end.
-            if let Err(error) = thread::Builder::new().name("stasis-end".into()).spawn(end) {
-                tracing::error!(%error, "cannot start the thread that ends the bus; its lanes stay");
-            }
-        } else {
-            end();
-        }
     }
 }
 
@@ -285,29 +268,24 @@ impl Bus {
             published: core.counters.sum(Count::Published),
             unwanted: core.counters.sum(Count::Unwanted),
             refused: core.counters.sum(Count::Refused),
-            delivered: core.totals.delivered.load(Ordering::Relaxed),
-            late: core.totals.late.load(Ordering::Relaxed),
-            panics: core.totals.panics.load(Ordering::Relaxed),
-            ended: core.totals.ended.load(Ordering::Relaxed),
+            feedback: core.feedback.refused(),
             late_type_uses: core.late_type_uses.load(Ordering::Relaxed),
             ring_bytes: core.budget.used(),
             takeovers: core.homes.watch.takeovers(),
             takeovers_refused: core.homes.watch.refused(),
             spare_threads: core.homes.spares.as_ref().map_or(0, |spares| spares.threads().0),
             spare_threads_high_water: core.homes.spares.as_ref().map_or(0, |spares| spares.threads().1),
-            ..BusStats::default()
+            ..core.totals.figures()
         };
         for topic in core.live_topics() {
             stats.topics += 1;
             for entry in topic.list.load().iter().filter(|entry| entry.member.topic_id == topic.id) {
                 stats.subscriptions += 1;
-                stats.delivered += entry.member.tally.delivered.get();
-                stats.panics += entry.member.tally.panics.get();
+                entry.member.add_to(&mut stats);
             }
         }
         for subscriber in core.control.leaving() {
-            stats.delivered += subscriber.tally.delivered.get();
-            stats.panics += subscriber.tally.panics.get();
+            subscriber.add_to(&mut stats);
         }
         stats.lanes = core
             .homes
@@ -323,60 +301,6 @@ impl Bus {
             .collect();
         stats
     }
-}
-
-/// Figures of a bus.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct BusStats {
-    /// Messages published that somebody's filter let through to a queue or an inline handler.
-    pub published: u64,
-    /// Messages published that no subscription accepts.
-    pub unwanted: u64,
-    /// Publishes refused because a queue was full.
-    pub refused: u64,
-    /// Messages handed to handlers, final ones not counted.
-    pub delivered: u64,
-    /// Messages that came after a subscription's final one (published while it was leaving).
-    pub late: u64,
-    /// Handler calls that panicked.
-    pub panics: u64,
-    /// Subscriptions that have ended.
-    pub ended: u64,
-    /// Subscriptions now.
-    pub subscriptions: usize,
-    /// Topics now.
-    pub topics: usize,
-    /// Uses of a message type after its last handle was gone.
-    pub late_type_uses: u64,
-    /// Bytes of ring memory in use.
-    pub ring_bytes: usize,
-    /// Lanes taken over from handlers that kept them too long.
-    pub takeovers: u64,
-    /// Times a lane had to stay with such a handler because all spare threads were in use.
-    pub takeovers_refused: u64,
-    /// Threads beside those that serve lanes, now.
-    pub spare_threads: usize,
-    /// Most of them so far.
-    pub spare_threads_high_water: usize,
-    /// Figures of each lane.
-    pub lanes: Vec<LaneStats>,
-}
-
-/// Figures of a lane.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct LaneStats {
-    /// Dispatches waiting.
-    pub depth: u64,
-    /// Most dispatches that waited, as sampled.
-    pub high_water: u64,
-    /// Dispatches served.
-    pub served: u64,
-    /// Times the worker went to sleep.
-    pub sleeps: u64,
-    /// Times it was taken over.
-    pub takeovers: u64,
 }
 
 /// A bus in the making.
@@ -409,6 +333,7 @@ pub struct BusBuilder {
     spare_threads: usize,
     callbacks: Callbacks,
     water_marks: WaterMarks,
+    feedback_limit: Option<u16>,
 }
 
 impl Default for BusBuilder {
@@ -425,6 +350,7 @@ impl Default for BusBuilder {
             spare_threads: 64,
             callbacks: Callbacks::default(),
             water_marks: WaterMarks::default(),
+            feedback_limit: None,
         }
     }
 }
@@ -566,6 +492,7 @@ impl BusBuilder {
             reclaimer,
             budget,
             totals: Arc::default(),
+            feedback: FeedbackLimit::new(self.feedback_limit),
             late_type_uses: Arc::default(),
             declined_types: self.declined_types,
             names: Names::new(),

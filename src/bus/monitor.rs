@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Guarantees: one look at a time, under a lock nobody else waits for but other looks; no user code and no log
-//! under it. Cost: about 1 us a queue; a look that takes long makes the next one wait, so that it is a
-//! twentieth of a core at most. Memory: some 500 bytes a queue.
+//! under it. Cost: a look that takes long makes the next one wait, so that looking is a twentieth of a core at
+//! most.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use super::change::unique_id;
 use super::congestion::{Criticality, LevelChange, Levels, Place, WaterMarks};
 use super::health::{Executing, QueueHealth, QueueKind, Stuck, StuckKind};
-use super::subscriber::{Route, Subscriber};
+use super::subscriber::Subscriber;
 use super::teller::{Callbacks, News, Teller};
 use crate::contain::quietly;
 use crate::exec::audience::Identified;
@@ -24,7 +24,6 @@ use crate::exec::backlog::Backlog;
 use crate::exec::hold::{NO_MEMBER, Seen};
 use crate::exec::lane::{Away, Lane};
 use crate::exec::watchdog::{Observer, Watch};
-use crate::sync::plain::Ordering;
 use crate::sync::{Arc, Mutex, Weak, lock};
 
 /// A look may take this part of the time.
@@ -96,7 +95,7 @@ impl Subscriber {
     fn describe(&self) -> (String, String, String) {
         let topic = self.topic.upgrade().map(|topic| topic.name.to_string()).unwrap_or_default();
         let unique = unique_id(&topic, self.id());
-        let name = self.name.as_ref().map_or(unique.clone(), |name| format!("{name} ({unique})"));
+        let name = self.name().map_or(unique.clone(), |name| format!("{name} ({unique})"));
         (name, topic, self.location.to_string())
     }
 }
@@ -214,7 +213,7 @@ impl Monitor {
 
     /// Looks after a dedicated subscription too.
     pub(super) fn adopt(&self, subscriber: &Arc<Subscriber>) {
-        let Route::Dedicated(lane) = &subscriber.route else { return };
+        let Some(lane) = subscriber.route.own_lane() else { return };
         lane.watched_by(Arc::clone(&self.watch));
         lock(&self.dedicated).push(Arc::downgrade(subscriber));
     }
@@ -312,9 +311,9 @@ impl Monitor {
         let key = Key::Away(away.id, away.opened);
         let is_new = !state.queues.contains_key(&key);
         let tracked = state.queues.entry(key).or_insert_with(|| {
-            let place = member.as_ref().map(|member| member.place.clone()).unwrap_or_default();
+            let place = member.as_ref().map(|member| member.place()).unwrap_or_default();
             if let Some(member) = &member {
-                member.takeovers.fetch_add(1, Ordering::Relaxed);
+                member.note_takeover();
             }
             let name = executing(away.id, member.as_deref(), None, Duration::ZERO).subscription;
             Tracked::new(name, QueueKind::Away, place)
@@ -323,7 +322,7 @@ impl Monitor {
         tracked.measure(now, away.pushed, away.pushed - away.waiting);
         if let Some(member) = &member {
             let row = &mut tracked.row;
-            (row.takeovers, row.panics) = (member.takeovers.load(Ordering::Relaxed), member.tally.panics.get());
+            (row.takeovers, row.panics) = (member.takeovers(), member.tally.panics.get());
         }
         let running = away.running.map(|(kind, began)| {
             if began == away.opened
@@ -357,17 +356,27 @@ impl Monitor {
         });
         let mut awake = false;
         for subscriber in &alive {
-            let Route::Dedicated(lane) = &subscriber.route else { continue };
+            let Some(lane) = subscriber.route.own_lane() else { continue };
             if subscriber.done.is_done() {
                 continue;
             }
             awake |= !lane.is_asleep();
-            let new = || Tracked::new(subscriber.describe().0, QueueKind::Dedicated, subscriber.place.clone());
+            let new = || Tracked::new(subscriber.describe().0, QueueKind::Dedicated, subscriber.place());
             let tracked = state.queues.entry(Key::Dedicated(subscriber.id())).or_insert_with(new);
             tracked.look = state.look;
-            let taken = lane.served();
-            tracked.measure(now, lane.pushed(), taken);
-            tracked.row.high_water = tracked.row.high_water.max(lane.high_water());
+            let high_water = match subscriber.route.look() {
+                // Whatever goes first: the oldest is as old as the one that came when as many came later as wait.
+                Some((counts, waiting)) => {
+                    tracked.measure(now, counts.accepted, counts.accepted.saturating_sub(waiting));
+                    counts.high_water
+                }
+                None => {
+                    let taken = lane.served();
+                    tracked.measure(now, lane.pushed(), taken);
+                    lane.high_water()
+                }
+            };
+            tracked.row.high_water = tracked.row.high_water.max(high_water);
             tracked.row.panics = subscriber.tally.panics.get();
             tracked.look_at_call(lane, now, self.period, false);
             if let Some(running) = &mut tracked.row.running

@@ -13,16 +13,19 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 
 use super::congestion::Place;
+use super::overflow::DropTotals;
 use super::topic::TopicInner;
 use crate::contain::{discard, quietly, report_panic};
 use crate::exec::audience::Identified;
+use crate::exec::buffer::{Buffer, Counts, Next};
 use crate::exec::completion::Completion;
 use crate::exec::inline::InlineQueue;
-use crate::exec::lane::{Control, Lane, Member};
+use crate::exec::lane::{Control, Lane, Member, Turn};
 use crate::exec::serial::{Serial, Token, TokenId};
 use crate::message::Message;
+use crate::message::depth::InHandler;
 use crate::stats::Tally;
-use crate::sync::plain::AtomicU64;
+use crate::sync::plain::{AtomicU32, AtomicU64};
 use crate::sync::{Arc, AtomicBool, Ordering, Weak};
 
 /// Takes the messages of a subscription.
@@ -89,6 +92,16 @@ impl<'a> Received<'a> {
         self.subscriber.id
     }
 
+    /// Messages lost right before this one, where the subscription's policy is
+    /// [`Overflow::Lag`](crate::Overflow::Lag); else 0. Of no meaning after the handler has returned.
+    #[must_use]
+    pub fn lagged(&self) -> u64 {
+        match &self.subscriber.route {
+            Route::Buffered(own) => own.buffer.lagged(),
+            _ => 0,
+        }
+    }
+
     /// Unsubscribes the subscription that receives. What was published before still comes, then the
     /// final message. Cost: as [`Subscription::unsubscribe`](crate::Subscription::unsubscribe).
     pub fn unsubscribe(&self) {
@@ -125,13 +138,54 @@ pub(crate) enum Route {
     Dedicated(Arc<Lane<Subscriber>>),
     /// In the publisher.
     Inline(Box<InlineQueue>),
+    /// Publishers push into a queue of its own, which a lane serves.
+    Buffered(Box<Own>),
+}
+
+/// A queue of a subscription's own.
+#[derive(Debug)]
+pub(crate) struct Own {
+    pub(crate) buffer: Buffer,
+    pub(crate) lane: Arc<Lane<Subscriber>>,
+    /// The lane is its own too.
+    pub(crate) dedicated: bool,
 }
 
 impl Route {
     pub(crate) fn lane(&self) -> Option<&Arc<Lane<Subscriber>>> {
         match self {
             Self::Lane(lane) | Self::Dedicated(lane) => Some(lane),
+            Self::Buffered(own) => Some(&own.lane),
             Self::Inline(_) => None,
+        }
+    }
+
+    /// The lane to which publishers push; none: they deliver themselves.
+    pub(crate) fn dispatch_lane(&self) -> Option<&Arc<Lane<Subscriber>>> {
+        match self {
+            Self::Lane(lane) | Self::Dedicated(lane) => Some(lane),
+            Self::Inline(_) | Self::Buffered(_) => None,
+        }
+    }
+
+    /// The lane that is its own.
+    pub(crate) fn own_lane(&self) -> Option<&Arc<Lane<Subscriber>>> {
+        match self {
+            Self::Dedicated(lane) => Some(lane),
+            Self::Buffered(own) if own.dedicated => Some(&own.lane),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn is_queued(&self) -> bool {
+        matches!(self, Self::Buffered(_))
+    }
+
+    /// What its own queue has counted, and what waits there, if it has one.
+    pub(crate) fn look(&self) -> Option<(Counts, u64)> {
+        match self {
+            Self::Buffered(own) => Some(own.buffer.look()),
+            _ => None,
         }
     }
 
@@ -139,6 +193,7 @@ impl Route {
         match self {
             Self::Lane(lane) | Self::Dedicated(lane) => lane.token_id(),
             Self::Inline(queue) => queue.token_id(),
+            Self::Buffered(own) => own.lane.token_id(),
         }
     }
 }
@@ -146,6 +201,9 @@ impl Route {
 /// Where totals of ended subscriptions go; one per bus.
 #[derive(Debug, Default)]
 pub(crate) struct Totals {
+    /// Late ones not counted.
+    pub(crate) accepted: AtomicU64,
+    pub(crate) drops: DropTotals,
     pub(crate) delivered: AtomicU64,
     pub(crate) late: AtomicU64,
     pub(crate) panics: AtomicU64,
@@ -174,14 +232,20 @@ pub(crate) struct Subscriber {
     pub(crate) topic: Weak<TopicInner>,
     pub(crate) topic_id: u64,
     pub(crate) location: &'static Location<'static>,
-    pub(crate) name: Option<Box<Box<str>>>,
+    /// None: nothing was said.
+    about: Option<Box<About>>,
     totals: Arc<Totals>,
     /// Unsubscribing has begun.
     left: AtomicBool,
     on_panic: PanicPolicy,
     /// Times it lost its lane. By the monitor.
-    pub(crate) takeovers: AtomicU64,
-    pub(crate) place: Place,
+    takeovers: AtomicU32,
+}
+
+/// What a subscription says of itself.
+struct About {
+    name: Option<Box<str>>,
+    place: Place,
 }
 
 /// What a subscriber is made of.
@@ -210,13 +274,33 @@ impl Subscriber {
             topic: setup.topic,
             topic_id: setup.topic_id,
             location: setup.location,
-            name: setup.name.map(Box::new),
+            about: (setup.name.is_some() || !setup.place.is_default())
+                .then(|| Box::new(About { name: setup.name, place: setup.place })),
             totals: setup.totals,
             left: AtomicBool::new(false),
             on_panic: setup.on_panic,
-            takeovers: AtomicU64::new(0),
-            place: setup.place,
+            takeovers: AtomicU32::new(0),
         })
+    }
+
+    /// Name for diagnostics.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.about.as_ref()?.name.as_deref()
+    }
+
+    /// Where it belongs.
+    pub(crate) fn place(&self) -> Place {
+        self.about.as_ref().map(|about| about.place.clone()).unwrap_or_default()
+    }
+
+    /// It has lost its lane.
+    pub(crate) fn note_takeover(&self) {
+        self.takeovers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Times it lost its lane.
+    pub(crate) fn takeovers(&self) -> u64 {
+        self.takeovers.load(Ordering::Relaxed).into()
     }
 
     /// Whether unsubscribing has begun.
@@ -233,6 +317,14 @@ impl Subscriber {
     pub(crate) fn queue_final(self: &Arc<Self>, message: Message) {
         match &self.route {
             Route::Inline(queue) => queue.finish(self, message),
+            Route::Buffered(own) => {
+                if own.buffer.finish(message) {
+                    Arc::clone(self).queue_turn();
+                }
+                if own.dedicated {
+                    let _ = own.lane.control(Control::Stop);
+                }
+            }
             Route::Lane(lane) | Route::Dedicated(lane) => {
                 if lane.control(Control::Finish(Arc::clone(self), message)).is_err() {
                     // The lane has ended (a shutdown that ran out of time): nothing will be delivered.
@@ -260,6 +352,11 @@ impl Subscriber {
     pub(crate) fn queue_notice(self: &Arc<Self>, any: Message, notice: Arc<Completion>) {
         match &self.route {
             Route::Inline(queue) => queue.notify(self, any, notice),
+            Route::Buffered(own) => {
+                if own.buffer.notify(notice) {
+                    Arc::clone(self).queue_turn();
+                }
+            }
             Route::Lane(lane) | Route::Dedicated(lane) => {
                 if let Err(Control::Notify(_, notice)) = lane.control(Control::Notify(self.id, notice)) {
                     notice.complete();
@@ -268,12 +365,20 @@ impl Subscriber {
         }
     }
 
-    /// Whether an ordinary message should be refused now.
+    /// Makes sure that an ordinary message finds room; false: it is to be refused.
     #[inline]
-    pub(crate) fn is_full(&self) -> bool {
+    pub(crate) fn reserve(&self) -> bool {
         match &self.route {
-            Route::Inline(queue) => queue.is_full(),
-            Route::Lane(lane) | Route::Dedicated(lane) => lane.is_full(),
+            Route::Inline(queue) => !queue.is_full(),
+            Route::Lane(lane) | Route::Dedicated(lane) => !lane.is_full(),
+            Route::Buffered(own) => own.buffer.reserve(),
+        }
+    }
+
+    /// Takes back what [`reserve`](Self::reserve) promised.
+    pub(crate) fn release(&self) {
+        if let Route::Buffered(own) = &self.route {
+            own.buffer.release();
         }
     }
 
@@ -284,6 +389,30 @@ impl Subscriber {
         if let Route::Inline(queue) = &self.route {
             queue.deliver(self, message);
         }
+    }
+
+    /// Puts the message into the queue of its own, if it has one. `reserved`: after [`reserve`](Self::reserve).
+    pub(crate) fn deliver_queued(self: &Arc<Self>, message: &Message, reserved: bool) {
+        if let Route::Buffered(own) = &self.route
+            && own.buffer.push(message.clone(), reserved)
+        {
+            Arc::clone(self).queue_turn();
+        }
+    }
+
+    /// Adds to the totals what they do not have yet.
+    fn add_to_totals(&self) {
+        let totals = &self.totals;
+        totals.delivered.fetch_add(self.tally.delivered.get(), Ordering::Relaxed);
+        totals.panics.fetch_add(self.tally.panics.get(), Ordering::Relaxed);
+        match self.route.look() {
+            Some((counts, _)) => {
+                totals.accepted.fetch_add(counts.accepted - counts.late, Ordering::Relaxed);
+                totals.drops.add(&counts);
+            }
+            None => drop(totals.accepted.fetch_add(self.tally.delivered.get(), Ordering::Relaxed)),
+        }
+        totals.ended.fetch_add(1, Ordering::Relaxed);
     }
 
     #[inline(always)]
@@ -332,6 +461,7 @@ impl Member for Subscriber {
 
     fn finish(self: &Arc<Self>, token: &Token, message: &Message) {
         let Some(mut entered) = self.handler.enter(token) else { return };
+        let _depth = InHandler::of(message);
         if let Some(handler) = entered.as_deref_mut()
             && let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.call(handler, message, true)))
         {
@@ -341,20 +471,53 @@ impl Member for Subscriber {
         let handler = entered.take();
         drop(entered);
         quietly(|| drop(handler));
-        self.totals.delivered.fetch_add(self.tally.delivered.get(), Ordering::Relaxed);
-        self.totals.panics.fetch_add(self.tally.panics.get(), Ordering::Relaxed);
-        self.totals.ended.fetch_add(1, Ordering::Relaxed);
+        self.add_to_totals();
         if let Some(lane) = self.route.lane() {
             lane.member_left();
         }
         self.done.complete();
+    }
+
+    fn serve_next(self: &Arc<Self>, token: &Token) -> Turn {
+        let Route::Buffered(own) = &self.route else { return Turn::Over };
+        match own.buffer.next() {
+            None => return Turn::Over,
+            Some(Next::Message(message)) => {
+                self.deliver_caught(token, &message);
+                quietly(|| drop(message));
+            }
+            Some(Next::Notice(notice)) => quietly(|| notice.complete()),
+            Some(Next::Final(message)) => {
+                self.finish(token, &message);
+                quietly(|| drop(message));
+                return Turn::Last;
+            }
+        }
+        Turn::Served
+    }
+
+    fn goes_on(&self) -> bool {
+        matches!(&self.route, Route::Buffered(own) if own.buffer.goes_on())
+    }
+
+    fn queue_turn(self: Arc<Self>) {
+        let Route::Buffered(own) = &self.route else { return };
+        if own.lane.control(Control::Serve(Arc::clone(&self))).is_err() {
+            // The lane has ended (a shutdown that ran out of time): nothing will be delivered.
+            own.buffer.end();
+            if self.has_left() && !self.done.is_done() {
+                self.add_to_totals();
+                self.done.complete();
+            }
+        }
     }
 }
 
 impl Drop for Subscriber {
     fn drop(&mut self) {
         // Late messages come after the final one, so they are known only now.
-        self.totals.late.fetch_add(self.tally.late.get(), Ordering::Relaxed);
+        let late = self.route.look().map_or_else(|| self.tally.late.get(), |(counts, _)| counts.late);
+        self.totals.late.fetch_add(late, Ordering::Relaxed);
     }
 }
 

@@ -14,17 +14,20 @@ use crate::exec::part::Part;
 use crate::message::{Formatters, Interest, Message, TypeId, TypeSet};
 use crate::sync::{Arc, AtomicU64, Ordering};
 
-use super::subscriber::{Route, Subscriber};
+use super::subscriber::Subscriber;
 
 /// One snapshot.
 pub(crate) struct Subscribers {
     pub(crate) parts: Box<[Part<Subscriber>]>,
+    /// Those that publishers deliver to themselves: inline ones, and those with a queue of their own.
     pub(crate) inline: Arc<Audience<Subscriber>>,
+    /// How many of those have a queue of their own.
+    pub(crate) queued: usize,
 }
 
 impl Subscribers {
     pub(crate) fn none() -> Self {
-        Self { parts: Box::default(), inline: Arc::new(Audience::empty()) }
+        Self { parts: Box::default(), inline: Arc::new(Audience::empty()), queued: 0 }
     }
 
     /// Subscriptions in it.
@@ -57,7 +60,7 @@ impl Subscribers {
 
     /// The list a subscription stands in, if it does.
     fn list_of(&self, subscriber: &Subscriber) -> Option<&Audience<Subscriber>> {
-        match subscriber.route.lane() {
+        match subscriber.route.dispatch_lane() {
             None => Some(&self.inline),
             Some(lane) => self.part_of(lane).map(|at| self.parts[at].audience()),
         }
@@ -74,9 +77,10 @@ impl Subscribers {
         }
         let mut parts = self.parts.to_vec();
         let mut inline = Arc::clone(&self.inline);
+        let queued = self.queued + added.iter().filter(|entry| entry.member.route.is_queued()).count();
         while let Some(first) = added.first() {
-            let lane = first.member.route.lane().cloned();
-            let same_list = |entry: &mut Entry<Subscriber>| match (&lane, entry.member.route.lane()) {
+            let lane = first.member.route.dispatch_lane().cloned();
+            let same_list = |entry: &mut Entry<Subscriber>| match (&lane, entry.member.route.dispatch_lane()) {
                 (Some(a), Some(b)) => Arc::ptr_eq(a, b),
                 (a, b) => a.is_none() && b.is_none(),
             };
@@ -89,13 +93,14 @@ impl Subscribers {
                 },
             }
         }
-        Some(Self { parts: parts.into(), inline })
+        Some(Self { parts: parts.into(), inline, queued })
     }
 
     /// A snapshot in which one list is another; an empty list goes.
     fn replace(&self, subscriber: &Subscriber, list: Audience<Subscriber>) -> Self {
-        let Some(lane) = subscriber.route.lane() else {
-            return Self { parts: self.parts.clone(), inline: Arc::new(list) };
+        let Some(lane) = subscriber.route.dispatch_lane() else {
+            let gone = usize::from(subscriber.route.is_queued() && list.len() < self.inline.len());
+            return Self { parts: self.parts.clone(), inline: Arc::new(list), queued: self.queued - gone };
         };
         let gone = list.len() == 0;
         let mut parts = self.parts.to_vec();
@@ -106,13 +111,13 @@ impl Subscribers {
                 parts[at] = Part::new(Arc::clone(lane), list);
             }
         }
-        Self { parts: parts.into(), inline: Arc::clone(&self.inline) }
+        Self { parts: parts.into(), inline: Arc::clone(&self.inline), queued: self.queued }
     }
 
     /// A snapshot without this subscription; `None` if it is not in.
     pub(crate) fn without(&self, subscriber: &Subscriber) -> Option<Self> {
-        // An inline subscription's shell holds a queue.
-        let lean = matches!(subscriber.route, Route::Inline(_));
+        // The shell of such a subscription holds a queue.
+        let lean = subscriber.route.dispatch_lane().is_none();
         let list = self.list_of(subscriber)?.without(subscriber.id(), lean)?;
         Some(self.replace(subscriber, list))
     }

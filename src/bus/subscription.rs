@@ -17,16 +17,18 @@ use std::time::Duration;
 use super::change::unique_id;
 use super::congestion::{Criticality, Place};
 use super::homes::Home;
-use super::subscriber::{Handler, PanicPolicy, Received, Route, Subscriber, SubscriberSetup};
+use super::overflow::Drops;
+use super::subscriber::{Handler, Own, PanicPolicy, Received, Route, Subscriber, SubscriberSetup};
 use super::topic::Topic;
 use crate::error::{JoinError, SubscribeError};
 use crate::exec::audience::{Entry, Identified};
+use crate::exec::buffer::Buffer;
+use crate::exec::buffer::rules::Rules;
 use crate::exec::completion::TaskSlot;
 use crate::exec::frames::{WaitError, WaitPlan};
 use crate::exec::inline::InlineQueue;
 use crate::message::{AnyMessageType, Filter, FilterMode, Formatters};
 use crate::sync::Arc;
-use crate::sync::plain::Ordering;
 
 /// Where a subscription's handler runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +68,7 @@ impl Default for Delivery {
 /// assert!(records.is_subscribed());
 /// # Ok(()) }
 /// ```
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until `subscribe`"]
 pub struct SubscriberBuilder<'a> {
     topic: &'a Topic,
@@ -76,6 +78,7 @@ pub struct SubscriberBuilder<'a> {
     filter: Filter,
     on_panic: PanicPolicy,
     place: Place,
+    pub(super) rules: Rules,
 }
 
 impl<'a> SubscriberBuilder<'a> {
@@ -88,7 +91,14 @@ impl<'a> SubscriberBuilder<'a> {
             filter: Filter::default(),
             on_panic: PanicPolicy::default(),
             place: Place::default(),
+            rules: Rules::default(),
         }
+    }
+
+    /// What it subscribes to.
+    #[cfg_attr(not(feature = "ext"), allow(dead_code))]
+    pub(crate) fn topic(&self) -> &'a Topic {
+        self.topic
     }
 
     /// Name for diagnostics.
@@ -168,7 +178,8 @@ impl<'a> SubscriberBuilder<'a> {
     ///
     /// # Errors
     /// [`SubscribeError::Closed`] after shutdown, [`SubscribeError::NoSuchLane`] for a lane number out
-    /// of range, [`SubscribeError::Thread`] if a dedicated thread cannot be started.
+    /// of range, [`SubscribeError::Thread`] if a dedicated thread cannot be started,
+    /// [`SubscribeError::NoQueue`] and [`SubscribeError::NoRoom`] for an overflow policy that cannot be kept.
     pub fn subscribe(
         self,
         handler: impl FnMut(&Received<'_>) + Send + 'static,
@@ -185,11 +196,22 @@ impl<'a> SubscriberBuilder<'a> {
         if bus.is_closed() {
             return Err(SubscribeError::Closed);
         }
-        let route = match self.delivery {
+        self.check_rules(self.delivery)?;
+        let mut route = match self.delivery {
             Delivery::Inline => Route::Inline(Box::new(InlineQueue::new(Arc::clone(&bus.budget)))),
             Delivery::Dedicated => Route::Dedicated(bus.homes.start_dedicated(&self.topic.0.name)?),
             Delivery::Lane(home) => Route::Lane(bus.homes.choose(home, &self.topic.0)?),
         };
+        if self.rules.ask_for_a_queue() {
+            let dedicated = self.delivery == Delivery::Dedicated;
+            let buffer = Buffer::new(self.rules, Arc::clone(&bus.budget));
+            route = match route {
+                Route::Lane(lane) | Route::Dedicated(lane) => {
+                    Route::Buffered(Box::new(Own { buffer, lane, dedicated }))
+                }
+                other => other,
+            };
+        }
         let subscriber = Subscriber::new(SubscriberSetup {
             route,
             handler: Box::new(handler),
@@ -229,8 +251,17 @@ pub struct Subscription {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct SubscriptionStats {
+    /// Messages that came to the subscription: `delivered`, `dropped` and `waiting` together. Without queue of its
+    /// own what waits in the lane's queue is not known to be its own, and not counted yet.
+    pub accepted: u64,
     /// Messages handed to the handler, the final one not counted.
     pub delivered: u64,
+    /// Messages that were accepted and will not be delivered, by cause.
+    pub dropped: Drops,
+    /// Messages that wait in its own queue (0 without).
+    pub waiting: u64,
+    /// Publishes that were refused because of it ([`Overflow::Fail`](crate::Overflow::Fail)).
+    pub refused: u64,
     /// Messages that came after the final one and were not delivered.
     pub late: u64,
     /// Calls of the handler that panicked.
@@ -259,7 +290,7 @@ impl Subscription {
     /// Name given for diagnostics, if any.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
-        self.subscriber.name.as_deref().map(AsRef::as_ref)
+        self.subscriber.name()
     }
 
     /// Where it was subscribed.
@@ -282,19 +313,23 @@ impl Subscription {
     #[must_use]
     pub fn stats(&self) -> SubscriptionStats {
         let tally = &self.subscriber.tally;
-        SubscriptionStats {
-            delivered: tally.delivered.get(),
-            late: tally.late.get(),
-            panics: tally.panics.get(),
-            takeovers: self.subscriber.takeovers.load(Ordering::Relaxed),
-            queue_high_water: match &self.subscriber.route {
-                Route::Inline(queue) => queue.high_water(),
-                Route::Lane(lane) | Route::Dedicated(lane) => lane.high_water(),
-            },
-            queue_depth: match &self.subscriber.route {
-                Route::Inline(_) => 0,
-                Route::Lane(lane) | Route::Dedicated(lane) => lane.depth(),
-            },
+        let (delivered, late, panics) = (tally.delivered.get(), tally.late.get(), tally.panics.get());
+        let takeovers = self.subscriber.takeovers();
+        let plain = SubscriptionStats {
+            accepted: delivered + late,
+            delivered,
+            dropped: Drops { late, ..Drops::default() },
+            late,
+            panics,
+            takeovers,
+            ..SubscriptionStats::default()
+        };
+        match &self.subscriber.route {
+            Route::Inline(queue) => SubscriptionStats { queue_high_water: queue.high_water(), ..plain },
+            Route::Lane(lane) | Route::Dedicated(lane) => {
+                SubscriptionStats { queue_high_water: lane.high_water(), queue_depth: lane.depth(), ..plain }
+            }
+            Route::Buffered(own) => SubscriptionStats { panics, takeovers, ..own.buffer.look().into() },
         }
     }
 

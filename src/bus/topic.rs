@@ -6,11 +6,12 @@
 //!     pin, load snapshot
 //!     one dispatch for each lane with an interested subscriber; the last takes the message itself
 //!     unpin
-//!     inline subscribers: called here
+//!     into the own queues of those that have one; inline subscribers: called here
 //! ```
 //!
 //! Guarantees: order G2 (a push is done when publish returns); exactly once (G3: a list holds a
-//! subscription once); no lock, no wait for a subscriber, no allocation of its own (G6); on error
+//! subscription once); no lock (but that of a
+//! queue of a subscription's own, for a push), no wait for a subscriber, no allocation of its own (G6); on error
 //! nobody got the message. Cost: O(lanes with interest + inline subscribers). Models:
 //! `loom-tests/tests/bus.rs`.
 
@@ -27,11 +28,11 @@ use super::subscription::{SubscriberBuilder, Subscription};
 use super::{Received, SubscribeError};
 use crate::clock::Timestamp;
 use crate::error::{Closed, PublishError, PublishSyncError};
-use crate::exec::audience::Identified;
+use crate::exec::audience::{Audience, Identified};
 use crate::exec::completion::Completion;
 use crate::exec::frames::{WaitError, WaitPlan};
 use crate::exec::part::Part;
-use crate::message::{AnyMessageType, Message, MessageType};
+use crate::message::{AnyMessageType, Message, MessageType, depth};
 use crate::reclaim;
 use crate::snapshot::SnapshotCell;
 use crate::stats::Count;
@@ -78,6 +79,18 @@ pub(crate) struct TopicInner {
 #[derive(Clone)]
 pub struct Topic(pub(crate) Arc<TopicInner>);
 
+/// Makes sure that those who accept the message have room for it; all of them, or false.
+fn reserve(inline: &Audience<Subscriber>, message: &Message) -> bool {
+    let accepting = || inline.iter().filter(|entry| entry.accepts(message));
+    for (reserved, entry) in accepting().enumerate() {
+        if !entry.member.reserve() {
+            accepting().take(reserved).for_each(|entry| entry.member.release());
+            return false;
+        }
+    }
+    true
+}
+
 impl TopicInner {
     pub(crate) fn new(
         bus: Arc<BusCore>,
@@ -114,6 +127,11 @@ impl TopicInner {
 
     /// `control`: finds room in full queues too.
     fn publish_wanted(&self, message: Message, control: bool) -> Result<(), PublishError> {
+        if depth::current() != 0
+            && let Err(message) = self.bus.feedback.pass(&self.name, &message, control)
+        {
+            return Err(PublishError::Feedback(message));
+        }
         let (id, formatters) = (message.type_id(), message.formatters());
         let pin = reclaim::pin();
         // After pinning: shutdown closes first and then waits for those who are pinned.
@@ -124,10 +142,7 @@ impl TopicInner {
         let list = self.list.load();
         let interested = || list.parts.iter().filter(|part| part.audience().interest().covers(id, formatters));
         let with_inline = list.inline.interest().covers(id, formatters);
-        let full = || {
-            interested().any(|part| part.lane().is_full())
-                || with_inline && list.inline.iter().any(|entry| entry.member.is_full() && entry.accepts(&message))
-        };
+        let full = || interested().any(|part| part.lane().is_full()) || with_inline && !reserve(&list.inline, &message);
         if !control && full() {
             drop(list);
             drop(pin);
@@ -150,9 +165,16 @@ impl TopicInner {
         if let Some(part) = last {
             part.push(message.clone());
         }
-        let inline = Arc::clone(&list.inline);
+        let (inline, queued) = (Arc::clone(&list.inline), list.queued > 0);
         drop(list);
         drop(pin);
+        if queued {
+            // Before inline handlers: what those publish comes after this message, as on lanes.
+            inline.walk(&message, None, |_, subscriber| {
+                subscriber.deliver_queued(&message, !control);
+                ControlFlow::Continue(())
+            });
+        }
         inline.walk(&message, None, |_, subscriber| {
             subscriber.deliver_inline(&message);
             ControlFlow::Continue(())
@@ -171,6 +193,12 @@ impl TopicInner {
 
     pub(crate) fn announce(&self, subscription: u64) {
         self.publish_change(subscription, ChangeKind::Subscribe);
+    }
+
+    /// Publishes what subscriptions of ours have to get: finds room in full queues too.
+    #[cfg_attr(not(feature = "ext"), allow(dead_code))]
+    pub(crate) fn publish_control(&self, message: Message) -> Result<(), PublishError> {
+        self.publish_wanted(message, true)
     }
 
     /// Unsubscribes: off the lists, the others told, the final message queued. Once.
@@ -242,7 +270,10 @@ impl Topic {
     ///
     /// # Errors
     /// [`PublishError::Closed`] after shutdown, [`PublishError::Full`] if a queue is full and the
-    /// memory budget is used up. Nobody got the message then; the error hands it back.
+    /// memory budget is used up, [`PublishError::Feedback`] beyond [`BusBuilder::feedback_limit`]. Nobody got
+    /// the message then; the error hands it back.
+    ///
+    /// [`BusBuilder::feedback_limit`]: crate::BusBuilder::feedback_limit
     #[inline]
     pub fn publish(&self, message: Message) -> Result<(), PublishError> {
         self.0.publish(message)

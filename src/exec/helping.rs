@@ -1,7 +1,9 @@
-//! What a worker does while a handler on its stack waits: it serves its lane meanwhile.
+//! What a worker does while a handler on its stack waits: it hands its lane to a spare thread, as if the
+//! handler had got stuck; without one it serves the lane meanwhile itself.
 //!
 //! ```text
-//!   a handler waits (join, publish_sync) ─► help: the same turns, deeper on this stack
+//!   a handler waits (join, publish_sync) ─► a spare, and work on the lane? ─► it has the lane (`takeover`)
+//!                                        ─► else help: the same turns, deeper on this stack
 //!     what is for a member whose handler is below on the stack waits in `deferred` until that
 //!     handler returns; lists retired meanwhile are freed at the bottom
 //! ```
@@ -10,6 +12,10 @@
 //! when the handler returns, the outer walk sees that there is nothing left of it. These are called
 //! from inside a handler: each steps out of it first, so that the lane is not taken over in the middle,
 //! and if it has been, there is nothing to help with.
+//!
+//! Handing over comes first because helping buries the waiting handler: it cannot go on before what was
+//! helped with returns, and if that needs a lock which the waiting handler holds, neither ever does
+//! (`takeover_more.rs`: `g07_a_handler_may_hold_a_lock_of_its_own_while_it_waits`).
 //!
 //! Guarantees: order and one at a time as in `worker`. Models: `loom-tests/tests/lane.rs`, `bus.rs`.
 
@@ -43,6 +49,30 @@ impl<M: Member> Worker<M> {
     }
 }
 
+/// Calls shorter than that bring a member that waited back to its lane.
+const QUICK: Duration = Duration::from_millis(1);
+
+impl<M: Member> Worker<M> {
+    /// Gives the lane to a spare thread, if it has work and there is one: what would be helped with here lies
+    /// above the waiting handler on this stack, and could keep it there.
+    fn hand_over(&self) -> bool {
+        let Some(spares) = &self.spares else { return false };
+        let has_work = self.outside(|_, holds| {
+            holds
+                && !self.ended.get()
+                && (self.depth.get().checked_sub(1).is_some_and(|top| !self.walk_at(top).finished.get())
+                    || self.lane.has_controls()
+                    || self.with(|core| core.has_work()))
+        });
+        if !has_work || !spares.reserve() {
+            return false;
+        }
+        // As the watchdog would: the handler that runs is in foreign code as far as the lane is concerned.
+        let next = self.take_over(self.hold.look(), QUICK);
+        next.map(|next| spares.serve_lane(next)).is_some()
+    }
+}
+
 impl<M: Member> Helper for Worker<M> {
     fn depth(&self) -> usize {
         self.outside(|_, _| self.helping.get())
@@ -60,6 +90,9 @@ impl<M: Member> Helper for Worker<M> {
     }
 
     fn help(&self) -> bool {
+        if self.hand_over() {
+            return false;
+        }
         self.beside(|holds| {
             if !holds || self.ended.get() {
                 return false;

@@ -29,6 +29,7 @@ use super::worker::Worker;
 use crossbeam_utils::CachePadded;
 
 use crate::message::Message;
+use crate::message::depth::InHandler;
 use crate::ring::{Budget, Consumer, Position, Ring, ring};
 use crate::stats::Tally;
 use crate::sync::park::Sleeper;
@@ -46,12 +47,35 @@ pub(crate) trait Member: Identified + Send + Sync + Sized + 'static {
     /// Hands the member its final message and lets go of its handler. Never unwinds.
     fn finish(self: &Arc<Self>, token: &Token, message: &Message);
 
+    /// Serves the next entry of the member's own queue (`buffer`), by who has the turn. Never unwinds.
+    fn serve_next(self: &Arc<Self>, _token: &Token) -> Turn {
+        Turn::Over
+    }
+    /// Whether something waits in that queue; if not, the turn is over.
+    fn goes_on(&self) -> bool {
+        false
+    }
+    /// Queues the next turn.
+    fn queue_turn(self: Arc<Self>) {}
+
     /// As [`deliver`](Self::deliver), with the catching done. Never unwinds.
     fn deliver_caught(self: &Arc<Self>, token: &Token, message: &Message) {
+        let _depth = InHandler::of(message);
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.deliver(token, message))) {
             self.panicked(panic);
         }
     }
+}
+
+/// What a step of a member's turn came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// An entry was served.
+    Served,
+    /// The final message was served.
+    Last,
+    /// Nothing waits: the turn is over.
+    Over,
 }
 
 /// Something to do at a position of the lane.
@@ -60,6 +84,8 @@ pub(crate) enum Control<M: Member> {
     Finish(Arc<M>, Message),
     /// Say that everything before this was served to the member.
     Notify(u64, Arc<Completion>),
+    /// Serve the member's own queue for a while.
+    Serve(Arc<M>),
     /// Free a list nobody pushes to any more.
     Retire(#[allow(dead_code)] Arc<Held<M>>),
     /// End the worker. Nothing comes after it.
@@ -185,7 +211,18 @@ impl<M: Member> Lane<M> {
     /// Whether ordinary messages should be refused now.
     #[inline]
     pub(crate) fn is_full(&self) -> bool {
-        self.ring.is_full() || self.flooded.load(Ordering::Relaxed)
+        self.ring.is_full() || self.flooded.load(Ordering::Relaxed) && self.is_flooded()
+    }
+
+    /// Whether the budget is still used up: others may have given back what they had.
+    #[cold]
+    fn is_flooded(&self) -> bool {
+        let flooded = self.budget.is_exceeded();
+        if !flooded {
+            // A mailbox that says otherwise at the same moment says so again with its next entry.
+            self.flooded.store(false, Ordering::Relaxed);
+        }
+        flooded
     }
 
     /// Queues a dispatch.
@@ -225,15 +262,16 @@ impl<M: Member> Lane<M> {
         lock(&self.server).worker.upgrade()
     }
 
-    /// A mailbox for a member whose handler is stuck; `waiting` stood aside for it.
+    /// A mailbox for a member whose handler is stuck; `waiting` stood aside for it. `over`: in its final message.
     pub(super) fn open_mailbox(
         &self,
         about: Running<M>,
         quick: Duration,
         waiting: VecDeque<Deferred<M>>,
+        over: bool,
     ) -> Arc<Mailbox<M>> {
         let (budget, flooded) = (Arc::clone(&self.budget), Arc::clone(&self.flooded));
-        let mailbox = Arc::new(Mailbox::new(about, self.token, quick, waiting, budget, flooded));
+        let mailbox = Arc::new(Mailbox::new(about, self.token, quick, waiting, over, budget, flooded));
         lock(&self.server).mailboxes.push(Arc::clone(&mailbox));
         mailbox
     }
@@ -328,7 +366,10 @@ impl<M: Member> Lane<M> {
 
     /// A member has had its final message, or will get none.
     pub(crate) fn member_left(&self) {
-        self.members.fetch_sub(1, Ordering::Release);
+        // A stopped lane that sleeps has waited for this: its last member may have ended elsewhere.
+        if self.members.fetch_sub(1, Ordering::Release) == 1 && self.ring.take_sleep_mark() {
+            self.wake();
+        }
     }
 
     /// Members that are still to be served.

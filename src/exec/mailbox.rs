@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use super::completion::Completion;
 use super::frames::{Helper, Serving};
-use super::lane::{Away, Member, Running};
+use super::lane::{Away, Member, Running, Turn};
 use super::serial::{Token, TokenId};
 use crate::contain::quietly;
 use crate::message::Message;
@@ -32,6 +32,8 @@ pub(super) enum Deferred<M: Member> {
     Message(Arc<M>, Message),
     Finish(Arc<M>, Message),
     Notify(Arc<Completion>),
+    /// One entry of its own queue.
+    Serve(Arc<M>),
 }
 
 impl<M: Member> Deferred<M> {
@@ -39,22 +41,39 @@ impl<M: Member> Deferred<M> {
     fn message_type(&self) -> Option<Box<str>> {
         match self {
             Self::Message(_, message) | Self::Finish(_, message) => Some(message.type_name().into()),
-            Self::Notify(_) => None,
+            Self::Notify(_) | Self::Serve(_) => None,
         }
     }
 
-    /// Serves it. Never unwinds.
-    pub(super) fn serve(self, token: &Token) {
+    /// Serves it; true: it was the member's last. Never unwinds.
+    pub(super) fn serve(self, token: &Token) -> bool {
         match self {
             Self::Message(member, message) => {
                 member.deliver_caught(token, &message);
                 quietly(|| drop((member, message)));
+                false
             }
             Self::Finish(member, message) => {
                 member.finish(token, &message);
                 quietly(|| drop((member, message)));
+                true
             }
-            Self::Notify(completion) => completion.complete(),
+            Self::Notify(completion) => {
+                completion.complete();
+                false
+            }
+            Self::Serve(member) => {
+                let turn = member.serve_next(token);
+                if turn == Turn::Over {
+                    quietly(|| drop(member));
+                } else if member.goes_on() {
+                    // By way of the lane, so that the member can go back to it.
+                    member.queue_turn();
+                } else {
+                    quietly(|| drop(member));
+                }
+                turn == Turn::Last
+            }
         }
     }
 }
@@ -83,6 +102,8 @@ pub(super) struct Mailbox<M: Member> {
     token: TokenId,
     /// What counts as quick.
     quick: Duration,
+    /// The call that got stuck is the final one: closed as soon as it has returned and nothing waits.
+    over: bool,
     /// Whether the handler runs now.
     running: AtomicBool,
     items: Mutex<Items<M>>,
@@ -100,6 +121,7 @@ impl<M: Member> Mailbox<M> {
         token: TokenId,
         quick: Duration,
         waiting: VecDeque<Deferred<M>>,
+        over: bool,
         budget: Arc<Budget>,
         flooded: Arc<AtomicBool>,
     ) -> Self {
@@ -107,7 +129,7 @@ impl<M: Member> Mailbox<M> {
         let (opened, pushed) = (Instant::now(), waiting.len() as u64);
         let current = (about.message_type.take(), opened);
         let items = Mutex::new(Items { waiting, closed: false, pushed, current, sleeper: None });
-        Self { about, opened, token, quick, running: AtomicBool::new(true), items, budget, flooded }
+        Self { about, opened, token, quick, over, running: AtomicBool::new(true), items, budget, flooded }
     }
 
     pub(super) fn id(&self) -> u64 {
@@ -197,12 +219,11 @@ impl<M: Member> Mailbox<M> {
         let token = unsafe { Token::again(self.token) };
         let _serving = Serving::begin(Rc::new(Arc::clone(self)));
         self.running.store(false, Ordering::Relaxed);
-        let (mut quick_calls, mut last) = (0, false);
+        let (mut quick_calls, mut last) = (0, self.over);
         while let Some(item) = self.next(quick_calls, last) {
-            last |= matches!(item, Deferred::Finish(..));
             let began = Instant::now();
             self.running.store(true, Ordering::Relaxed);
-            item.serve(&token);
+            last |= item.serve(&token);
             self.running.store(false, Ordering::Relaxed);
             quick_calls = if began.elapsed() < self.quick { quick_calls + 1 } else { 0 };
         }

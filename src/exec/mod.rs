@@ -3,6 +3,7 @@
 //! ```text
 //!   lane      ring + control stack + one worker thread, pinned       (Delivery::Lane, Dedicated)
 //!   inline    the publishing thread, by baton                        (Delivery::Inline)
+//!   buffer    a subscription's own bounded queue, served by its lane in turns   (Overflow)
 //!   takeover  a lane goes on in another thread when a handler gets stuck; watchdog, hold, mailbox, spares
 //!   serial    what only the present runner may touch
 //!   frames    what a thread is in the middle of; waiting inside handlers
@@ -14,6 +15,7 @@
 pub(crate) mod affinity;
 pub(crate) mod audience;
 pub(crate) mod backlog;
+pub(crate) mod buffer;
 pub(crate) mod completion;
 pub(crate) mod frames;
 mod helping;

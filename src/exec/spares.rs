@@ -6,8 +6,14 @@
 //!   stuck thread, when it comes back, ─► serves its mailbox, then is a spare itself
 //! ```
 //!
-//! Guarantees: at most `most` threads beside those of the lanes; an idle one ends after [`KEEP`], all
-//! end when the lanes have ended and the jobs are done. One short lock, never held while a job runs.
+//! A lane is taken only when a thread for it is there already ([`Spares::reserve`]). A job that was handed in gets
+//! a thread whatever the limit says: handlers may be waiting for what it serves, and those in turn keep the
+//! threads there are.
+//!
+//! Guarantees: at most `most` threads beside those of the lanes, and one for each handler that got stuck above
+//! a waiting one; an idle one ends after [`KEEP`], all end when the lanes have ended and the jobs are done. No
+//! job is left without a thread but while the system refuses one; the watchdog then asks again. One short
+//! lock, never held while a job runs.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -36,6 +42,8 @@ struct State<M: Member> {
     threads: usize,
     high_water: usize,
     closed: bool,
+    /// The system refused a thread for a job.
+    starved: bool,
     handles: Vec<JoinHandle<()>>,
 }
 
@@ -56,16 +64,35 @@ impl<M: Member> Spares<M> {
             threads: 0,
             high_water: 0,
             closed: false,
+            starved: false,
             handles: Vec::new(),
         };
         let name = name.chars().filter(|&c| c != '\0').take(9).chain("/spare".chars()).collect();
         Arc::new(Self { most, name, state: Mutex::new(state) })
     }
 
-    /// Whether there is a thread for another lane: taking over makes one more.
-    pub(crate) fn is_available(&self) -> bool {
-        let state = lock(&self.state);
-        state.idle.len() > state.jobs.len() || state.threads < self.most
+    /// Sees to it that an idle thread is there for another lane; false: it is not to be had.
+    pub(crate) fn reserve(self: &Arc<Self>) -> bool {
+        let mut state = lock(&self.state);
+        if !state.idle.is_empty() {
+            return true;
+        }
+        state.threads < self.most && self.start(&mut state).is_ok()
+    }
+
+    /// Starts a thread for jobs that have none because the system refused it.
+    pub(crate) fn retry(self: &Arc<Self>) {
+        let mut state = lock(&self.state);
+        // A thread too many finds nothing to do.
+        if std::mem::take(&mut state.starved) {
+            for _ in 0..state.jobs.len() {
+                if state.idle.is_empty() && self.start(&mut state).is_err() {
+                    state.starved = true;
+                    return;
+                }
+                Self::wake_one(&mut state);
+            }
+        }
     }
 
     /// Threads beside those that serve lanes: now, and at most so far.
@@ -86,37 +113,47 @@ impl<M: Member> Spares<M> {
     fn submit(self: &Arc<Self>, job: Job<M>) {
         let mut state = lock(&self.state);
         state.jobs.push_back(job);
-        if let Some((_, sleeper)) = state.idle.pop() {
+        if state.idle.is_empty()
+            && let Err(error) = self.start(&mut state)
+        {
+            state.starved = true;
             drop(state);
-            sleeper.wake();
+            tracing::error!(%error, "cannot start a spare thread: what it is for waits");
             return;
         }
-        if state.threads >= self.most {
-            // The next spare that gets free does it.
-            return;
-        }
+        Self::wake_one(&mut state);
+    }
+
+    /// Starts a thread, which is idle at first.
+    fn start(self: &Arc<Self>, state: &mut State<M>) -> std::io::Result<()> {
+        state.handles.retain(|thread| !thread.is_finished());
+        state.next_idle += 1;
+        let (spares, ticket) = (Arc::clone(self), state.next_idle);
+        // It looks at its ticket under the lock we hold.
+        let handle = thread::Builder::new().name(self.name.clone()).spawn(move || spares.work(Some(ticket)))?;
         state.threads += 1;
         state.high_water = state.high_water.max(state.threads);
-        let spares = Arc::clone(self);
-        state.handles.retain(|thread| !thread.is_finished());
-        match thread::Builder::new().name(self.name.clone()).spawn(move || spares.work()) {
-            Ok(handle) => state.handles.push(handle),
-            Err(error) => {
-                state.threads -= 1;
-                drop(state);
-                tracing::error!(%error, "cannot start a spare thread: a lane waits for the next one that gets free");
-            }
+        state.idle.push((ticket, Sleeper::of(handle.thread())));
+        state.handles.push(handle);
+        Ok(())
+    }
+
+    /// Tells an idle thread that there is a job.
+    fn wake_one(state: &mut State<M>) {
+        if let Some((_, sleeper)) = state.idle.pop() {
+            sleeper.wake();
         }
     }
 
     /// The calling thread, which has lost its lane, becomes a spare until there is no use for it.
     pub(super) fn become_one(self: &Arc<Self>) {
-        self.work();
+        self.work(None);
     }
 
-    fn work(self: &Arc<Self>) {
+    /// `ticket`: it counts as idle already.
+    fn work(self: &Arc<Self>, mut ticket: Option<u64>) {
         message::gather_on_this_thread();
-        while let Some(job) = self.next() {
+        while let Some(job) = self.next(ticket.take()) {
             match job {
                 Job::Lane(worker) => {
                     // This thread is the lane's now; the one that was is counted in its place.
@@ -133,23 +170,26 @@ impl<M: Member> Spares<M> {
         }
     }
 
-    /// The next job; none: this thread is to end.
-    fn next(&self) -> Option<Job<M>> {
+    /// The next job; none: this thread is to end. `idle`: its ticket, if it counts as idle already.
+    fn next(&self, mut idle: Option<u64>) -> Option<Job<M>> {
         let mut waited = false;
         loop {
-            let ticket = {
-                let mut state = lock(&self.state);
-                if let Some(job) = state.jobs.pop_front() {
-                    return Some(job);
+            let ticket = match idle.take() {
+                Some(ticket) => ticket,
+                None => {
+                    let mut state = lock(&self.state);
+                    if let Some(job) = state.jobs.pop_front() {
+                        return Some(job);
+                    }
+                    if waited || state.closed {
+                        state.threads = state.threads.saturating_sub(1);
+                        return None;
+                    }
+                    state.next_idle += 1;
+                    let ticket = state.next_idle;
+                    state.idle.push((ticket, Sleeper::current()));
+                    ticket
                 }
-                if waited || state.closed {
-                    state.threads = state.threads.saturating_sub(1);
-                    return None;
-                }
-                state.next_idle += 1;
-                let ticket = state.next_idle;
-                state.idle.push((ticket, Sleeper::current()));
-                ticket
             };
             let is_idle = || lock(&self.state).idle.iter().any(|(other, _)| *other == ticket);
             let until = std::time::Instant::now() + KEEP;

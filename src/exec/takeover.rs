@@ -60,9 +60,13 @@ impl<M: Member> Worker<M> {
             let on_stack = self.waiting.borrow().iter().copied().chain([seen.id]).collect::<Vec<_>>();
             for id in on_stack.into_iter().filter(|&id| id != 0 && id != NO_MEMBER) {
                 let waiting = core.deferred.remove(&id).unwrap_or_default();
-                let mailbox = self.lane.open_mailbox(self.running_of(id), quick, waiting);
+                let over = self.finishing.get() == id;
+                let mailbox = self.lane.open_mailbox(self.running_of(id), quick, waiting, over);
                 self.left_behind.borrow_mut().push(Arc::clone(&mailbox));
-                core.away.insert(id, mailbox);
+                // One it was served from before, closed and not taken back yet.
+                if let Some(closed) = core.away.insert(id, mailbox) {
+                    self.lane.mailbox_closed(&closed);
+                }
             }
             let walks = self.walks.borrow();
             let open = &walks[..self.depth.get()];
@@ -81,6 +85,7 @@ impl<M: Member> Worker<M> {
             let (reclaimer, spares) = (Arc::clone(&self.reclaimer), self.spares.clone());
             let next = Self::with_core(Arc::clone(&self.lane), core, token, self.wait, reclaimer, spares);
             next.stop.set(self.stop.get());
+            next.ended.set(self.ended.get());
             next.rest.set(rest);
             Some(next)
         })?

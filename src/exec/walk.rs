@@ -24,6 +24,7 @@ use super::part::{Held, Target};
 use super::worker::Worker;
 use crate::contain::{discard, quietly};
 use crate::message::Message;
+use crate::message::depth::InHandler;
 use crate::sync::Arc;
 
 /// A walk in progress; the n-th handler on the stack is called from the n-th of these.
@@ -76,6 +77,7 @@ impl<M: Member> Worker<M> {
         {
             let message = walk.message.borrow();
             let message = message.as_ref().expect("put there above");
+            let _depth = InHandler::of(message);
             // SAFETY: we are the lane's worker, and free no list while a walk is open (`control`); who takes
             // the lane from us keeps this list for us.
             let audience = unsafe { target.audience() };

@@ -134,6 +134,7 @@ impl<M: Member> Watchdog<M> {
 
     fn look(&mut self) {
         let Some(spares) = self.spares.clone() else { return };
+        spares.retry();
         for at in 0..self.lanes.len() {
             let lane = &self.lanes[at];
             let Some(worker) = lane.worker() else { continue };
@@ -142,7 +143,7 @@ impl<M: Member> Watchdog<M> {
                 self.seen[at] = seen;
                 continue;
             }
-            if !spares.is_available() {
+            if !spares.reserve() {
                 self.watch.refused.fetch_add(1, PlainOrdering::Relaxed);
                 continue;
             }

@@ -28,7 +28,7 @@ use crossbeam_utils::CachePadded;
 use super::affinity;
 use super::frames::{Helper, Serving};
 use super::hold::{Hold, NO_MEMBER};
-use super::lane::{Control, Lane, LaneEnd, Member};
+use super::lane::{Control, Lane, LaneEnd, Member, Turn};
 use super::mailbox::{Deferred, Mailbox};
 use super::part::Dispatch;
 use super::serial::Token;
@@ -39,7 +39,10 @@ use crate::contain::quietly;
 use crate::message;
 use crate::reclaim::Reclaimer;
 use crate::ring::{Consumer, Position};
-use crate::sync::{Arc, Weak, fence, thread};
+use crate::sync::{Arc, Weak, fence, scaled, thread};
+
+/// Entries of a member's own queue that are served in one turn.
+const TURN: usize = scaled(32, 1);
 
 /// How a worker runs.
 #[derive(Clone, Debug)]
@@ -116,6 +119,11 @@ impl<M: Member> Core<M> {
         Some(Work::Dispatch(dispatch))
     }
 
+    /// Whether something is queued.
+    pub(super) fn has_work(&self) -> bool {
+        !self.controls.is_empty() || self.consumer.has_more()
+    }
+
     #[cold]
     fn take_controls(&mut self, lane: &Lane<M>) {
         for (position, control) in lane.take_controls() {
@@ -149,10 +157,14 @@ pub(crate) struct Worker<M: Member> {
     pub(super) ended: Cell<bool>,
     /// Who was served last without a walk.
     pub(super) guest: RefCell<(u64, Weak<M>)>,
+    /// The member that got its final message last: nothing comes after it.
+    pub(super) finishing: Cell<u64>,
     /// The rest of a walk that was taken over.
     pub(super) rest: Cell<Option<Rest<M>>>,
     /// Mailboxes of the members on this stack, once the lane is lost.
     pub(super) left_behind: RefCell<Vec<Arc<Mailbox<M>>>>,
+    /// Driven by hand.
+    pub(super) is_manual: Cell<bool>,
     pub(super) wait: WaitStrategy,
     pub(super) reclaimer: Arc<Reclaimer>,
     pub(super) spares: Option<Arc<Spares<M>>>,
@@ -206,8 +218,10 @@ impl<M: Member> Worker<M> {
             stop: Cell::new(false),
             ended: Cell::new(false),
             guest: RefCell::default(),
+            finishing: Cell::new(0),
             rest: Cell::default(),
             left_behind: RefCell::default(),
+            is_manual: Cell::new(false),
             wait,
             reclaimer,
             spares,
@@ -261,13 +275,16 @@ impl<M: Member> Worker<M> {
 
     /// A stopped lane whose members are gone takes nothing any more.
     fn end(&self) -> Ended {
-        // What publishers that were in the middle have pushed: there is nobody left to take it.
-        while self.turn() {}
-        if self.hold.is_lost() {
-            return Ended::Lost;
+        // Ended already: it was taken over from a worker that had come this far.
+        if !self.ended.get() {
+            // What publishers that were in the middle have pushed: there is nobody left to take it.
+            while self.turn() {}
+            if self.hold.is_lost() {
+                return Ended::Lost;
+            }
+            // From here on a list may be freed at once by whoever lets it go: no dispatch is looked at.
+            self.ended.set(true);
         }
-        // From here on a list may be freed at once by whoever lets it go: no dispatch is looked at.
-        self.ended.set(true);
         let rest = self.lane.close();
         self.with(|core| core.controls.extend(rest));
         while let Some((_, control)) = self.with(|core| core.controls.pop_front()) {
@@ -323,6 +340,7 @@ impl<M: Member> Worker<M> {
                 let id = member.id();
                 self.guest.replace((id, Arc::downgrade(&member)));
                 let Err(item) = self.divert(id, Deferred::Finish(member, message)) else { return };
+                self.finishing.set(id);
                 self.hold.enter(id);
                 item.serve(&self.token);
                 if !self.hold.leave(self.fenced) {
@@ -334,9 +352,44 @@ impl<M: Member> Worker<M> {
                     self.foreign(|| completion.complete());
                 }
             }
+            Control::Serve(member) => self.serve_turn(member),
             retire @ Control::Retire(_) if self.depth.get() > 0 => self.with(|core| core.retired.push(retire)),
             retire @ Control::Retire(_) => drop(self.foreign(|| drop(retire))),
             Control::Stop => self.stop.set(true),
+        }
+    }
+
+    /// Serves a member's own queue for a while. The turn goes on, here or elsewhere, as long as something waits.
+    fn serve_turn(&self, member: Arc<M>) {
+        let id = member.id();
+        let Err(Deferred::Serve(member)) = self.divert(id, Deferred::Serve(member)) else { return };
+        self.guest.replace((id, Arc::downgrade(&member)));
+        // A driver's steps are single ones.
+        let most = if self.is_manual.get() { 1 } else { TURN };
+        for _ in 0..most {
+            self.hold.step();
+            self.hold.enter(id);
+            let turn = member.serve_next(&self.token);
+            let lost = !self.hold.leave(self.fenced) && self.call_ended(id);
+            if turn == Turn::Over {
+                if lost {
+                    quietly(|| drop(member));
+                } else {
+                    self.foreign(|| drop(member));
+                }
+                return;
+            }
+            if lost {
+                break;
+            }
+        }
+        // To the lane, whoever serves it now: it knows where the member is served.
+        if member.goes_on() {
+            member.queue_turn();
+        } else if self.hold.is_lost() {
+            quietly(|| drop(member));
+        } else {
+            self.foreign(|| drop(member));
         }
     }
 
@@ -391,6 +444,9 @@ impl<M: Member> Worker<M> {
                 next
             });
             let Some(item) = next else { return };
+            if matches!(item, Deferred::Finish(..)) {
+                self.finishing.set(id);
+            }
             self.hold.step();
             self.hold.enter(id);
             item.serve(&self.token);

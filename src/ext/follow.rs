@@ -294,7 +294,7 @@ impl<S: Source> Follow<S> {
         match private.publish(START.message(Start(Box::new(current)))) {
             Ok(()) => Ok(Following { subscription, _forward: forward }),
             Err(PublishError::Closed(_)) => Err(FollowError::Closed),
-            Err(PublishError::Full(_)) => Err(FollowError::Full),
+            Err(PublishError::Full(_) | PublishError::Feedback(_)) => Err(FollowError::Full),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The one allocation of a message: header, then payload.
 //!
 //! ```text
-//!   ┌ refs │ type │ payload vtable │ created │ owner pool │ next │ eid, class … ┐┌ payload P … ┐
+//!   ┌ refs │ type │ payload vtable │ created │ owner pool │ next │ depth, eid … ┐┌ payload P … ┐
 //!   └──────────────────────── 64 bytes ──────────────────────────────────────────┘└────────────┘
 //! ```
 //!
@@ -23,6 +23,7 @@ use super::recycle::{self, Owner};
 use super::types::{TypeId, TypeSlot};
 use crate::clock::Timestamp;
 use crate::message::Formatters;
+use crate::sync::plain::AtomicU16;
 use crate::sync::{AtomicUsize, Ordering, UnsafeCell};
 
 /// Payload behaviour, one static per payload type.
@@ -70,6 +71,8 @@ pub(super) struct Header {
     /// Link in a pool's list; see the module.
     pub(super) next: UnsafeCell<*mut Header>,
     type_id: TypeId,
+    /// See [`depth`](super::depth). Only grows.
+    depth: AtomicU16,
     formatters: Formatters,
     /// Size class, or [`recycle::NO_CLASS`].
     pub(super) class: u8,
@@ -106,6 +109,7 @@ impl BlockRef {
             owner,
             next: UnsafeCell::new(ptr::null_mut()),
             type_id: kind.id(),
+            depth: AtomicU16::new(0),
             formatters,
             class,
             eid,
@@ -138,6 +142,18 @@ impl BlockRef {
     #[inline]
     pub(super) fn created(&self) -> Timestamp {
         self.header().created
+    }
+
+    #[inline]
+    pub(super) fn depth(&self) -> u16 {
+        self.header().depth.load(Ordering::Relaxed)
+    }
+
+    /// Makes it at least so deep.
+    #[inline]
+    pub(super) fn deepen(&self, depth: u16) {
+        // Relaxed: who publishes the message publishes its depth with it.
+        self.header().depth.fetch_max(depth, Ordering::Relaxed);
     }
 
     pub(super) fn eid(&self) -> Option<Eid> {

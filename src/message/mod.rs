@@ -11,6 +11,7 @@
 #![allow(unsafe_code)]
 
 mod block;
+pub(crate) mod depth;
 mod filter;
 mod formatter;
 mod recycle;
@@ -133,6 +134,20 @@ impl Message {
     #[must_use]
     pub fn eid(&self) -> Option<Eid> {
         self.0.eid()
+    }
+
+    /// Through how many handlers, one publishing from within the other, it has come: zero if it was not
+    /// published inside a handler. Published several times: the most of these. 65,535 at most.
+    #[inline]
+    #[must_use]
+    pub fn depth(&self) -> u16 {
+        self.0.depth()
+    }
+
+    /// Makes it at least so deep.
+    #[inline]
+    pub(crate) fn deepen(&self, depth: u16) {
+        self.0.deepen(depth);
     }
 
     /// The message as JSON text, if its type can. A formatter that panics is reported and gives `None`.

@@ -155,6 +155,11 @@ impl<E: Entry> Consumer<E> {
         self.reader.head()
     }
 
+    /// Whether something was claimed that was not taken.
+    pub(crate) fn has_more(&self) -> bool {
+        self.reader.segments().tail() != self.reader.head()
+    }
+
     /// Records depth and progress for those who look.
     pub(crate) fn sample(&self) {
         let gauges = &self.ring.gauges;

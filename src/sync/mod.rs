@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  ring, snapshot, exec, bus ──► crate::sync ──► std::sync::atomic, std::thread
-//!                                           └──► loom (cfg(loom))
+//!                                           ├──► loom (cfg(loom))
+//!                                           └──► one thread at a time, from a seed (cfg(stasis_schedule))
 //! ```
 //!
 //! Guarantees: none of its own; every item behaves as the `std` item of the same name. `Arc` is
@@ -19,6 +20,8 @@ mod membarrier;
 #[cfg(loom)]
 mod model;
 pub(crate) mod park;
+#[cfg(stasis_schedule)]
+pub(crate) mod schedule;
 pub(crate) mod stack;
 pub(crate) mod thread_slot;
 
@@ -28,13 +31,22 @@ pub(crate) use std::sync::{Arc, Weak};
 pub(crate) use self::model::*;
 #[cfg(not(loom))]
 pub(crate) use self::real::*;
+#[cfg(all(stasis_schedule, feature = "ext"))]
+pub(crate) use self::schedule::Condvar;
+// These stand before the ones of `real`.
+#[cfg(stasis_schedule)]
+pub(crate) use self::schedule::{
+    AtomicBool, AtomicIsize, AtomicPtr, AtomicU64, AtomicUsize, Global, Mutex, MutexGuard, OnceLock, raw_fence,
+    spin_loop, thread,
+};
 
 /// Atomics that are `std`'s even under loom: statics and counters no protocol depends on.
 pub(crate) mod plain {
-    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 }
 
 #[cfg(not(loom))]
+#[cfg_attr(stasis_schedule, allow(unused_imports))]
 mod real {
     pub(crate) use std::hint::spin_loop;
     #[cfg(feature = "ext")]
@@ -105,5 +117,27 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     match mutex.lock() {
         Ok(guard) => guard,
         Err(poisoned) => poisoned.into_inner(),
+    }
+}
+
+/// Waits on `condvar` while `waiting` says so, for `limit` at most. Under loom the limit never passes.
+#[cfg(feature = "ext")]
+pub(crate) fn wait_while<'a, T>(
+    condvar: &Condvar,
+    guard: MutexGuard<'a, T>,
+    limit: std::time::Duration,
+    waiting: impl FnMut(&mut T) -> bool,
+) -> MutexGuard<'a, T> {
+    use std::sync::PoisonError;
+    #[cfg(not(loom))]
+    return condvar.wait_timeout_while(guard, limit, waiting).unwrap_or_else(PoisonError::into_inner).0;
+    #[cfg(loom)]
+    {
+        let _ = limit;
+        let (mut guard, mut waiting) = (guard, waiting);
+        while waiting(&mut guard) {
+            guard = condvar.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        }
+        guard
     }
 }

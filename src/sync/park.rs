@@ -23,6 +23,11 @@ impl Sleeper {
         Self(thread::current())
     }
 
+    /// That thread.
+    pub(crate) fn of(thread: &Thread) -> Self {
+        Self(thread.clone())
+    }
+
     /// Ends that thread's present or next sleep. Cost: a system call if it sleeps.
     pub(crate) fn wake(&self) {
         self.0.unpark();

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use super::channel::join;
-use crate::contender::{CAPACITY, Contender, Layout, Publish, Running, Shape};
+use crate::contender::{Contender, Layout, Publish, Running, Shape};
 use crate::message::{Maker, Message};
 use crate::subscriber::{Group, Subscriber};
 
@@ -47,29 +47,29 @@ impl Contender for Bus {
         "bus".into()
     }
 
-    fn fits(&self, _: Shape) -> bool {
-        true
+    fn fits(&self, shape: &Shape) -> bool {
+        !shape.spins() && (shape.suits_rings() || shape.is_plain())
     }
 
-    fn start(&self, shape: Shape, subscribers: Vec<Subscriber>) -> Running {
-        let mut bus = ::bus::Bus::<Message>::new(CAPACITY);
+    fn start(&self, shape: &Shape, subscribers: Vec<Subscriber>) -> Running {
+        let mut bus = ::bus::Bus::<Message>::new(shape.capacity);
         let consumer = |mut group: Group| {
             let mut reader = bus.add_rx();
             thread::spawn(move || {
                 while let Ok(message) = reader.recv() {
-                    group.receive(&message.payload);
+                    group.receive(&message);
                 }
             })
         };
         let threads =
-            Group::split(subscribers, Layout::Own.threads(shape.subscribers)).into_iter().map(consumer).collect();
+            Group::split(subscribers, Layout::Own.threads(shape.subscribers())).into_iter().map(consumer).collect();
         let publishers: Vec<Box<dyn Publish>> = if shape.publishers == 1 {
-            vec![Box::new(Owner { bus, maker: Maker::new() })]
+            vec![Box::new(Owner { bus, maker: Maker::new(&shape.plan) })]
         } else {
             let bus = Arc::new(Mutex::new(bus));
-            let publisher = || Sharer { bus: Arc::clone(&bus), maker: Maker::new() };
+            let publisher = || Sharer { bus: Arc::clone(&bus), maker: Maker::new(&shape.plan) };
             (0..shape.publishers).map(|_| Box::new(publisher()) as Box<dyn Publish>).collect()
         };
-        Running { publishers, stop: Box::new(|| join(threads)) }
+        Running { publishers, churn: None, stop: Box::new(|| join(threads)) }
     }
 }

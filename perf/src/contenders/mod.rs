@@ -3,48 +3,75 @@
 //! | file | contender |
 //! |---|---|
 //! | `stasis` | ours: on its lanes, pinned or not, and with a thread per subscriber |
-//! | `mutex` | list behind a mutex that is held while sending: the original's pattern |
-//! | `snapshot` | list behind arc-swap |
-//! | `crossbeam`, `kanal`, `flume` | the channels under these lists |
-//! | `bus`, `tokio`, `disruptor` | the crates of these names |
+//! | `lists` | list behind a mutex that is held while sending (the original's pattern), or behind arc-swap |
+//! | `channel` | the channels under these lists: crossbeam-channel, flume, kanal, concurrent-queue + event-listener |
+//! | `bus`, `tokio`, `async_broadcast`, `disruptor` | the crates of these names |
 
+mod async_broadcast;
 mod bus;
 mod channel;
-mod crossbeam;
 mod disruptor;
-mod flume;
-mod kanal;
-mod mutex;
-mod snapshot;
+mod lists;
 mod stasis;
 mod tokio;
 
 use crate::contender::{Contender, Layout};
+use channel::{Channel, Crossbeam, Flume, Kanal, Notified};
 use disruptor::{Disruptor, Producers, Wait};
+use lists::{Entry, Lists, Locked, Swapped};
+use stasis::{Stasis, Threads};
 
 /// Name of the contender that the others are compared with.
 pub(crate) const OURS: &str = "stasis-bus";
+/// Name of the original's pattern.
+pub(crate) const PATTERN: &str = "mutex + crossbeam-channel";
+
+fn locked<C: Channel>(layout: Layout) -> Box<dyn Contender> {
+    Box::new(Lists::<Locked<Entry<C::Sender>>, C>::new(layout))
+}
+
+fn swapped<C: Channel>(layout: Layout) -> Box<dyn Contender> {
+    Box::new(Lists::<Swapped<Entry<C::Sender>>, C>::new(layout))
+}
+
+fn disruptor(producers: Producers, wait: Wait, layout: Layout, in_place: bool) -> Box<dyn Contender> {
+    Box::new(Disruptor { producers, wait, layout, in_place })
+}
 
 /// All contenders, ours first.
 pub(crate) fn all() -> Vec<Box<dyn Contender>> {
-    use Layout::{Own, Shared};
+    use Layout::{Own, Queues, Shared};
+    use Producers::{Multi, Single};
+    use Wait::{Sleep, Spin, Yield};
+    let ours = |home| Box::new(Stasis { home }) as Box<dyn Contender>;
     vec![
-        Box::new(stasis::Stasis { home: stasis::Threads::Lanes }),
-        Box::new(stasis::Stasis { home: stasis::Threads::Unpinned }),
-        Box::new(stasis::Stasis { home: stasis::Threads::Dedicated }),
-        Box::new(mutex::Mutexed::<crossbeam::Crossbeam>::new(Own)),
-        Box::new(mutex::Mutexed::<crossbeam::Crossbeam>::new(Shared)),
-        Box::new(snapshot::Snapshot::<crossbeam::Crossbeam>::new(Own)),
-        Box::new(snapshot::Snapshot::<kanal::Kanal>::new(Own)),
-        Box::new(snapshot::Snapshot::<kanal::Kanal>::new(Shared)),
-        Box::new(snapshot::Snapshot::<flume::Flume>::new(Own)),
+        ours(Threads::Lanes),
+        ours(Threads::Unpinned),
+        ours(Threads::Dedicated),
+        ours(Threads::Count(1)),
+        ours(Threads::Count(4)),
+        ours(Threads::Count(8)),
+        locked::<Crossbeam>(Own),
+        locked::<Crossbeam>(Shared),
+        locked::<Crossbeam>(Queues),
+        swapped::<Crossbeam>(Own),
+        swapped::<Crossbeam>(Queues),
+        swapped::<Kanal>(Own),
+        swapped::<Kanal>(Shared),
+        swapped::<Flume>(Own),
+        swapped::<Notified>(Own),
         Box::new(bus::Bus),
         Box::new(tokio::Broadcast),
-        Box::new(Disruptor { producers: Producers::Multi, wait: Wait::Spin, layout: Own }),
-        Box::new(Disruptor { producers: Producers::Multi, wait: Wait::Yield, layout: Own }),
-        Box::new(Disruptor { producers: Producers::Multi, wait: Wait::Yield, layout: Shared }),
-        Box::new(Disruptor { producers: Producers::Multi, wait: Wait::Sleep, layout: Own }),
-        Box::new(Disruptor { producers: Producers::Single, wait: Wait::Spin, layout: Own }),
-        Box::new(Disruptor { producers: Producers::Single, wait: Wait::Yield, layout: Own }),
+        Box::new(async_broadcast::AsyncBroadcast),
+        disruptor(Multi, Spin, Own, false),
+        disruptor(Multi, Yield, Own, false),
+        disruptor(Multi, Yield, Shared, false),
+        disruptor(Multi, Sleep, Own, false),
+        disruptor(Single, Spin, Own, false),
+        disruptor(Single, Yield, Own, false),
+        disruptor(Single, Sleep, Own, false),
+        disruptor(Multi, Yield, Own, true),
+        disruptor(Single, Yield, Own, true),
+        disruptor(Single, Yield, Shared, true),
     ]
 }

@@ -9,7 +9,7 @@ use std::thread;
 use ::tokio::sync::broadcast::{self, Sender, error::RecvError};
 
 use super::channel::join;
-use crate::contender::{CAPACITY, Contender, Layout, Publish, Running, Shape};
+use crate::contender::{Contender, Layout, Mode, Publish, Running, Shape};
 use crate::message::{Maker, Message};
 use crate::subscriber::{Group, Subscriber};
 
@@ -35,22 +35,23 @@ impl Contender for Broadcast {
         "tokio broadcast".into()
     }
 
-    fn fits(&self, _: Shape) -> bool {
-        true
+    fn fits(&self, shape: &Shape) -> bool {
+        // Losing most of it is no way to send a latency probe or a burst.
+        matches!(shape.mode, Mode::Throughput) && shape.topics() == 1
     }
 
     fn is_lossy(&self) -> bool {
         true
     }
 
-    fn start(&self, shape: Shape, subscribers: Vec<Subscriber>) -> Running {
-        let (sender, _) = broadcast::channel::<Message>(CAPACITY);
+    fn start(&self, shape: &Shape, subscribers: Vec<Subscriber>) -> Running {
+        let (sender, _) = broadcast::channel::<Message>(shape.capacity);
         let consumer = |mut group: Group| {
             let mut receiver = sender.subscribe();
             thread::spawn(move || {
                 loop {
                     match receiver.blocking_recv() {
-                        Ok(message) => group.receive(&message.payload),
+                        Ok(message) => group.receive(&message),
                         Err(RecvError::Lagged(lost)) => group.miss(lost),
                         Err(RecvError::Closed) => break,
                     }
@@ -58,9 +59,9 @@ impl Contender for Broadcast {
             })
         };
         let threads =
-            Group::split(subscribers, Layout::Own.threads(shape.subscribers)).into_iter().map(consumer).collect();
-        let publisher = || Publisher { sender: sender.clone(), maker: Maker::new() };
+            Group::split(subscribers, Layout::Own.threads(shape.subscribers())).into_iter().map(consumer).collect();
+        let publisher = || Publisher { sender: sender.clone(), maker: Maker::new(&shape.plan) };
         let publishers = (0..shape.publishers).map(|_| Box::new(publisher()) as Box<dyn Publish>).collect();
-        Running { publishers, stop: Box::new(|| join(threads)) }
+        Running { publishers, churn: None, stop: Box::new(|| join(threads)) }
     }
 }

@@ -1,4 +1,6 @@
 //! The program `stasis`: the bus at work on the command line.
+// The summary in JSON is one large macro call.
+#![recursion_limit = "256"]
 
 mod replay;
 

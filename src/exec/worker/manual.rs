@@ -5,7 +5,7 @@
 //!   a wait on the driving thread (join, publish_sync, shutdown) ── helps ──► the same steps
 //! ```
 //!
-//! A step is one dispatch, or the final message of one subscription. Notices, retired lists and the end of a
+//! A step is one dispatch, one entry of a subscription's own queue, or the final message of one subscription. Notices, retired lists and the end of a
 //! lane are served along the way: when a list may be freed depends on other threads, and must not change
 //! which step comes next.
 //!
@@ -59,7 +59,7 @@ impl<M: Member> Worker<M> {
                 let is_silent = |control: &Control<M>| match control {
                     Control::Retire(_) | Control::Stop => true,
                     Control::Notify(..) => !within,
-                    Control::Finish(..) => false,
+                    Control::Finish(..) | Control::Serve(_) => false,
                 };
                 match core.controls.front() {
                     Some((position, control)) if *position <= head && is_silent(control) => core.controls.pop_front(),
@@ -130,6 +130,7 @@ impl<M: Member> Crew<M> {
     fn adopt(&self) {
         for end in self.yard.take() {
             let worker = Worker::new(end, WaitStrategy::Park, Arc::clone(&self.reclaimer), None);
+            worker.is_manual.set(true);
             worker.lane.served_by(&worker);
             self.workers.borrow_mut().push(Some(worker));
         }

@@ -188,6 +188,6 @@ pub(super) fn follow(
     match registry.tell(Note::Start { follower: number, lives, states: present }) {
         Ok(()) => Ok(subscription),
         Err(PublishError::Closed(_)) => Err(StateError::Closed),
-        Err(PublishError::Full(_)) => Err(StateError::Full),
+        Err(PublishError::Full(_) | PublishError::Feedback(_)) => Err(StateError::Full),
     }
 }

@@ -6,12 +6,11 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use super::error::{EndError, Unfinished};
 use super::task;
-use crate::sync::{Arc, Condvar, Mutex, lock};
+use crate::sync::{Arc, Condvar, Mutex, lock, wait_while};
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -73,8 +72,7 @@ impl ShutdownGroup {
         if own.iter().any(|id| members.contains_key(id)) {
             return Err(EndError::OwnTask);
         }
-        let waited = self.0.left.wait_timeout_while(members, limit, |members| !members.is_empty());
-        let (members, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let members = wait_while(&self.0.left, members, limit, |members| !members.is_empty());
         if members.is_empty() {
             return Ok(());
         }

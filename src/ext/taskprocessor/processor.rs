@@ -10,7 +10,6 @@
 
 use std::any::Any;
 use std::fmt;
-use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use super::error::{EndError, LevelError, PushError, PushWaitError, Unfinished};
@@ -22,7 +21,7 @@ use super::task::{self, LocalData, Running, Task};
 use super::wait::{Never, Slot, Waiting};
 use crate::contain::quietly;
 use crate::sync::plain::AtomicU64;
-use crate::sync::{Arc, Condvar, Mutex, Ordering, Weak, lock};
+use crate::sync::{Arc, Condvar, Mutex, Ordering, Weak, lock, wait_while};
 
 /// What an execution came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -261,8 +260,7 @@ impl Shared {
             return Err(EndError::OwnTask);
         }
         let is_over = lock(&self.is_over);
-        let waited = self.over.wait_timeout_while(is_over, limit, |is_over| !*is_over);
-        let (is_over, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let is_over = wait_while(&self.over, is_over, limit, |is_over| !*is_over);
         let done = *is_over;
         drop(is_over);
         if done { Ok(()) } else { Err(EndError::Timeout(vec![self.unfinished()])) }

@@ -4,7 +4,7 @@ use super::plan::{
     Action, Asides, Context, ContextId, Counter, CounterSpace, Delivery, Operation, OperationId, Origin, Owner, Plan,
     Publish, PublishId,
 };
-use super::trace::{Aside, Kind, Op, Record, Trace};
+use super::trace::{Kind, Op, Record, Trace};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
@@ -165,15 +165,10 @@ impl<'t> Builder<'t> {
                     self.add(record, Action::Join { sub });
                 }
             }
-            Op::Other(aside) => {
-                let asides = &mut self.plan.asides;
-                match aside {
-                    Aside::Levels => asides.levels += 1,
-                    Aside::CachingTopic => asides.caching_topics += 1,
-                    Aside::CacheEvent => asides.cache_events += 1,
-                    Aside::CacheGet | Aside::CacheDump => asides.cache_lookups += 1,
-                }
-            }
+            Op::Caching { .. } => self.plan.asides.caching_topics += 1,
+            Op::Cached { .. } => self.plan.asides.cache_events += 1,
+            Op::CacheGet { .. } | Op::CacheDump { .. } => self.plan.asides.cache_lookups += 1,
+            Op::Levels => self.plan.asides.levels += 1,
         }
     }
 

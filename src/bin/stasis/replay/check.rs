@@ -56,7 +56,16 @@ impl Checker {
     pub(crate) fn check(&mut self, trace: &Trace, record: &Record) -> Result<(), Cause> {
         let Record { line, thread, .. } = *record;
         match record.op {
-            Op::Thread | Op::Type { .. } | Op::Topic { .. } | Op::Other(_) => Ok(()),
+            Op::Thread | Op::Type { .. } | Op::Topic { .. } | Op::Levels => Ok(()),
+            Op::Cached { message: 0, .. } | Op::CacheGet { .. } | Op::CacheDump { .. } => Ok(()),
+            Op::Cached { topic, message, .. } => {
+                self.topic(trace, topic)?;
+                known(trace.messages.get(message), "message", message)
+            }
+            Op::Caching { topic, original, .. } => {
+                self.topic(trace, topic)?;
+                self.topic(trace, original)
+            }
             Op::TypeFreed { ty } => {
                 known(trace.types.get(ty), "type", ty)?;
                 self.types.end("type", ty, line)
@@ -65,8 +74,8 @@ impl Checker {
                 self.topic(trace, topic)?;
                 self.topics.end("topic", topic, line)
             }
-            Op::PoolDrop { topic: 0 } => Ok(()),
-            Op::TopicAgain { topic } | Op::Pool { topic } | Op::PoolDrop { topic } | Op::SelfForward { topic } => {
+            Op::PoolDrop { topic: 0, .. } => Ok(()),
+            Op::TopicAgain { topic } | Op::Pool { topic } | Op::PoolDrop { topic, .. } | Op::SelfForward { topic } => {
                 self.topic(trace, topic)
             }
             Op::PoolGet { parent, topic, .. } => {

@@ -9,6 +9,19 @@ pub(crate) fn of(report: &Report) -> Value {
     let (figures, found) = (&report.figures, &report.findings);
     let verdicts: Map<String, Value> =
         report.verdicts().into_iter().map(|(name, count, _)| (name.to_owned(), json!(count == 0))).collect();
+    let parts = &report.parts;
+    let caches = json!({
+        "changes": parts.cache_changes,
+        "lookups": parts.cache_lookups,
+        "unknown": parts.cache_unknown,
+        "differences": parts.cache_differences,
+    });
+    let pools = json!({ "operations": parts.pool_operations, "differences": parts.pool_differences });
+    let kinds = json!({
+        "direct": times(&figures.direct),
+        "mailbox": times(&figures.mailbox),
+        "pool": times(&figures.pool),
+    });
     json!({
         "trace": report.plan.trace.name,
         "order": if report.order == Order::Recorded { "recorded" } else { "threads" },
@@ -36,15 +49,13 @@ pub(crate) fn of(report: &Report) -> Value {
         "compared": found.compared,
         "ambiguous": found.ambiguous,
         "failures": found.failures,
+        "caches": caches,
+        "pools": pools,
         "verdicts": verdicts,
         "examples": found.examples,
         "publish_ns": times(&figures.publish),
         "latency_ns": times(&figures.latency),
-        "latency_by_kind_ns": {
-            "direct": times(&figures.direct),
-            "mailbox": times(&figures.mailbox),
-            "pool": times(&figures.pool),
-        },
+        "latency_by_kind_ns": kinds,
         "wall_s": figures.wall_s,
         "ops": figures.operations,
         "busiest_topics": figures.busiest(10).into_iter().map(|(name, count)| json!({ "topic": name, "published": count })).collect::<Vec<_>>(),

@@ -1,6 +1,6 @@
 //! One line of JSON to one operation: which keys each operation has, and what values they may take.
 
-use super::trace::{Aside, Cause, ForwardInfo, Kind, Op, SubscriptionInfo, TopicInfo, Trace, TypeInfo};
+use super::trace::{Cause, Change, ForwardInfo, Kind, Op, SubscriptionInfo, TopicInfo, Trace, TypeInfo};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use std::borrow::Cow;
 use std::fmt;
@@ -33,6 +33,7 @@ pub(crate) struct Line<'a> {
     g: Option<u32>,
     r: Option<u32>,
     v: Option<u32>,
+    a: Option<u32>,
     lo: Option<i64>,
     hi: Option<i64>,
     #[serde(borrow)]
@@ -103,10 +104,7 @@ impl<'a> Line<'a> {
                 topic: self.topic()?,
                 existed: self.flag(self.r, "r")?,
             },
-            "pd" => {
-                self.need(self.a_topic, "A")?;
-                Op::PoolDrop { topic: self.topic()? }
-            }
+            "pd" => Op::PoolDrop { parent: self.need(self.a_topic, "A")?, topic: self.topic()? },
             "s" => {
                 let sub = self.sub()?;
                 let info = SubscriptionInfo {
@@ -147,6 +145,9 @@ impl<'a> Line<'a> {
             "m" => {
                 let (message, ty) = (self.message()?, self.need(self.y, "y")?);
                 entered(trace.messages.enter(message, ty), "message", message)?;
+                if self.a.unwrap_or(0) != 0 {
+                    trace.aggregates.insert(message);
+                }
                 Op::Message { message, ty }
             }
             "mf" => Op::MessageFreed { message: self.message()? },
@@ -171,23 +172,19 @@ impl<'a> Line<'a> {
                 self.sub()?;
                 self.lo.ok_or_else(|| self.missing("lo"))?;
                 self.hi.ok_or_else(|| self.missing("hi"))?;
-                Op::Other(Aside::Levels)
+                Op::Levels
             }
-            "ct" => {
-                self.topic()?;
-                Op::Other(Aside::CachingTopic)
-            }
-            "c" => {
-                self.topic()?;
-                Op::Other(Aside::CacheEvent)
-            }
+            "ct" => Op::Caching {
+                topic: self.topic()?,
+                original: self.need(self.a_topic, "A")?,
+                cache: self.need(self.c, "c")?,
+            },
+            "c" => Op::Cached { topic: self.topic()?, message: self.message()?, change: self.change()? },
             "cg" => {
-                self.need(self.c, "c")?;
-                Op::Other(Aside::CacheGet)
+                Op::CacheGet { cache: self.need(self.c, "c")?, ty: self.need(self.y, "y")?, message: self.message()? }
             }
             "cd" => {
-                self.need(self.c, "c")?;
-                Op::Other(Aside::CacheDump)
+                Op::CacheDump { cache: self.need(self.c, "c")?, ty: self.need(self.y, "y")?, entries: self.count()? }
             }
             other => return Err(Cause::UnknownOperation(other.to_owned())),
         };
@@ -223,6 +220,17 @@ impl<'a> Line<'a> {
             0 => Ok(false),
             1 => Ok(true),
             other => Err(self.bad(key, other)),
+        }
+    }
+
+    fn change(&self) -> Result<Change, Cause> {
+        match self.need(self.r, "r")? {
+            1 => Ok(Change::Inserted),
+            2 => Ok(Change::Updated),
+            // 5 and 6: by the unsubscribe of a cached subscription.
+            3 | 5 => Ok(Change::Removed),
+            4 | 6 => Ok(Change::Nothing),
+            other => Err(self.bad("r", other)),
         }
     }
 

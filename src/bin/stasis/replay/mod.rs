@@ -15,6 +15,7 @@ mod line;
 mod listener;
 mod options;
 mod oracle;
+mod parts;
 mod plan;
 mod progress;
 mod recorded;
@@ -82,6 +83,7 @@ fn replay(options: &Options, source: &Source) -> Result<Report, ReplayError> {
     drop(text);
     let plan = Arc::new(Plan::of(&trace));
     let mut report = Report::new(options, &plan);
+    report.parts(parts::Parts::of(&plan).map_err(run::RunError::from)?);
     for round in 1..=options.repeat.get() {
         run::once(options, &plan, round, &mut report)?;
     }

@@ -3,6 +3,7 @@
 use super::figures::{self, Figures, Times};
 use super::json;
 use super::options::{Mailbox, Options, Order, Speed, Work};
+use super::parts::Parts;
 use super::plan::Plan;
 use super::schedule::Moved;
 use super::stats::Stats;
@@ -28,6 +29,7 @@ pub(crate) struct Report {
     pub(crate) stats: Stats,
     moved: Moved,
     aside: Aside,
+    pub(crate) parts: Parts,
 }
 
 impl Report {
@@ -45,11 +47,12 @@ impl Report {
             stats: Stats::default(),
             moved: Moved::default(),
             aside: Aside::default(),
+            parts: Parts::default(),
         }
     }
 
     pub(crate) fn holds(&self) -> bool {
-        self.findings.hold()
+        self.findings.hold() && self.parts.differences() == 0
     }
 
     pub(crate) fn stats(&mut self, stats: &stasis_bus::BusStats) {
@@ -59,6 +62,10 @@ impl Report {
     /// The order is the same in every run.
     pub(crate) fn moved(&mut self, moved: Moved) {
         self.moved = moved;
+    }
+
+    pub(crate) fn parts(&mut self, parts: Parts) {
+        self.parts = parts;
     }
 
     pub(crate) fn aside(&mut self, aside: Aside) {
@@ -89,6 +96,16 @@ impl Report {
         if self.order == Order::Recorded {
             verdicts.push(("disagreeing", found.disagreeing, "messages whose receivers differ from the recorded ones"));
         }
+        verdicts.push((
+            "caches",
+            self.parts.cache_differences,
+            "cache changes and look-ups that differ from the recorded ones",
+        ));
+        verdicts.push((
+            "pools",
+            self.parts.pool_differences,
+            "topic pool operations that differ from the recorded ones",
+        ));
         verdicts.push(("failures", found.failures, "operations that failed"));
         verdicts
     }
@@ -148,19 +165,24 @@ impl Report {
             writeln!(f, "  {}", cells.join("").trim_end())?;
         }
         let asides = &self.plan.asides;
-        let counted = [
-            ("pools", asides.pools),
-            ("pool creations", asides.pool_creates),
-            ("pool deletions", asides.pool_deletes),
-            ("caching topics", asides.caching_topics),
-            ("cache events", asides.cache_events),
-            ("cache look-ups", asides.cache_lookups),
-            ("alert levels", asides.levels),
-            ("messages never published", asides.unpublished),
-        ];
-        let counted: Vec<String> = counted.iter().map(|(what, count)| format!("{what} {}", grouped(*count))).collect();
-        writeln!(f, "  counted, not replayed (what pools make and delete are topics and forwards above):")?;
-        writeln!(f, "    {}\n    {}", counted[..4].join(", "), counted[4..].join(", "))?;
+        let parts = &self.parts;
+        writeln!(
+            f,
+            "  beside, in the order of lines: {} pools ({} made, {} deleted), {} caching topics ({} changes, {} look-ups)",
+            grouped(asides.pools),
+            grouped(asides.pool_creates),
+            grouped(asides.pool_deletes),
+            grouped(asides.caching_topics),
+            grouped(parts.cache_changes),
+            grouped(parts.cache_lookups)
+        )?;
+        writeln!(
+            f,
+            "  counted only: {} look-ups the trace says too little of, {} alert levels, {} messages never published",
+            grouped(parts.cache_unknown),
+            grouped(asides.levels),
+            grouped(asides.unpublished)
+        )?;
         if asides.closing > 0 {
             writeln!(
                 f,
@@ -325,7 +347,7 @@ impl Report {
             let verdict = if count == 0 { "ok  " } else { "FAIL" };
             writeln!(f, "  {verdict} {name:<16}{:>10}  {meaning}", grouped(count))?;
         }
-        for example in &self.findings.examples {
+        for example in self.findings.examples.iter().chain(&self.parts.examples) {
             writeln!(f, "       {}", example.replace('\n', "\n       "))?;
         }
         writeln!(f, "{}\n", if self.holds() { "all verdicts hold" } else { "NOT all verdicts hold" })

@@ -11,6 +11,7 @@
 
 use super::check::Checker;
 use super::line;
+use std::collections::HashSet;
 
 /// How a subscription got its messages in the original.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,6 +52,7 @@ pub(crate) enum Op {
         existed: bool,
     },
     PoolDrop {
+        parent: u32,
         topic: u32,
     },
     Subscribe {
@@ -137,18 +139,41 @@ pub(crate) enum Op {
     JoinEnd {
         sub: u32,
     },
-    /// Part of the original that the bus itself does not have (caches, alert levels): counted only.
-    Other(Aside),
+    /// A caching topic made over another topic.
+    Caching {
+        topic: u32,
+        original: u32,
+        cache: u32,
+    },
+    /// A caching topic handled a message.
+    Cached {
+        topic: u32,
+        message: u32,
+        change: Change,
+    },
+    /// A look-up, and what it found (0: nothing).
+    CacheGet {
+        cache: u32,
+        ty: u32,
+        message: u32,
+    },
+    /// A cache was dumped, with so many entries.
+    CacheDump {
+        cache: u32,
+        ty: u32,
+        entries: u32,
+    },
+    /// Queue alert levels were set: counted only.
+    Levels,
 }
 
-/// Lines that are counted and shown, not replayed.
+/// What a message did to a cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Aside {
-    Levels,
-    CachingTopic,
-    CacheEvent,
-    CacheGet,
-    CacheDump,
+pub(crate) enum Change {
+    Inserted,
+    Updated,
+    Removed,
+    Nothing,
 }
 
 /// A line with its place in the file, its time (ns since the start) and its thread.
@@ -197,6 +222,8 @@ pub(crate) struct Trace {
     pub(crate) forwards: Table<ForwardInfo>,
     /// Type of each message.
     pub(crate) messages: Table<u32>,
+    /// Messages that a cache of the original calculated from others.
+    pub(crate) aggregates: HashSet<u32>,
     /// False for a trace without deliveries (`-api`): what they must have been is computed.
     pub(crate) has_deliveries: bool,
 }

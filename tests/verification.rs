@@ -1,0 +1,61 @@
+//! `docs/verification.md` names nothing that is not there.
+#![allow(missing_docs)]
+
+use std::fs;
+use std::path::Path;
+
+/// Folders a file of the table may be in, and what declares a name there.
+const FOLDERS: [&str; 3] = ["tests", "loom-tests/tests", "fuzz/fuzz_targets"];
+
+fn read(path: &str) -> Option<String> {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).ok()
+}
+
+/// What stands between backticks in a line.
+fn quoted(line: &str) -> Vec<&str> {
+    line.split('`').skip(1).step_by(2).collect()
+}
+
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+}
+
+#[test]
+fn everything_named_exists() {
+    if !Path::new(env!("CARGO_MANIFEST_DIR")).join("loom-tests").exists() {
+        // In the published package models and targets are left out.
+        return;
+    }
+    let page = read("docs/verification.md").expect("the page");
+    let (mut files, mut names) = (0, 0);
+    for line in page.lines() {
+        let mut file: Option<&str> = None;
+        for word in quoted(line) {
+            if word.ends_with(".rs") && !word.contains('/') && word != "FILE.rs" {
+                assert!(FOLDERS.iter().any(|folder| read(&format!("{folder}/{word}")).is_some()), "there is no {word}");
+                file = Some(word);
+                files += 1;
+            } else if let Some(file) = file.filter(|_| is_name(word) && word.contains('_')) {
+                let declared = format!("fn {word}(");
+                let found = FOLDERS
+                    .iter()
+                    .filter_map(|folder| read(&format!("{folder}/{file}")))
+                    .any(|text| text.contains(&declared));
+                assert!(found, "{file} has no {word}");
+                names += 1;
+            } else if word.contains('/') && !word.contains([' ', '*', 'F']) && !word.ends_with('/') {
+                let there = Path::new(env!("CARGO_MANIFEST_DIR")).join(word).exists();
+                assert!(there, "there is no {word}");
+            }
+        }
+    }
+    assert!(files > 40 && names > 40, "the table is read: {files} files, {names} names");
+}
+
+#[test]
+fn every_promise_with_a_test_has_a_line() {
+    let page = read("docs/verification.md").expect("the page");
+    for promise in (1..=14).filter(|&n| n != 13) {
+        assert!(page.contains(&format!("\n| G{promise} ")), "G{promise}");
+    }
+}
