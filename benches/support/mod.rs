@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_utils::Backoff;
-use stasis_bus::{Bus, Delivery, Home, Message, MessageType, PublishError, Subscription, Topic};
+use stasis_bus::{Bus, Delivery, Home, Message, MessageType, PublishError, PublishSyncError, Subscription, Topic};
 
 /// The payload of every bench: 64 bytes.
 pub(crate) type Payload = [u8; 64];
@@ -33,6 +33,21 @@ pub(crate) fn publish(topic: &Topic, mut message: Message) {
         match topic.publish(message) {
             Ok(()) => return,
             Err(PublishError::Full(back)) => {
+                message = back;
+                backoff.snooze();
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// As [`publish`], and waits until the subscription has had it.
+pub(crate) fn publish_sync(topic: &Topic, mut message: Message, subscription: &Subscription) {
+    let backoff = Backoff::new();
+    loop {
+        match topic.publish_sync(message, subscription) {
+            Ok(()) => return,
+            Err(PublishSyncError::Publish(PublishError::Full(back))) => {
                 message = back;
                 backoff.snooze();
             }

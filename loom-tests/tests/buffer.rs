@@ -23,7 +23,7 @@ fn writer(log: &Log) -> impl FnMut(&stasis_bus::Message, bool) + Send + 'static 
 /// Promises G2, G3, G5: two publishers and a lane that serves meanwhile. Whatever comes between the queue running
 /// empty and the next push, each message is served or counted, the final one comes (a lost turn is a deadlock
 /// here) and is the last, and a notice comes after what was pushed before it.
-/// Mutations to try: the turn given up outside of the lock that found nothing; a push that finds a turn running not
+/// Mutations: the turn given up outside of the lock that found nothing; a push that finds a turn running not
 /// leaving it anything to do (`goes_on` always false); `change` never asking for a turn again.
 #[test]
 fn a_push_always_finds_a_turn() {
@@ -52,7 +52,7 @@ fn a_push_always_finds_a_turn() {
 }
 
 /// Promises G3, G5: pushing against the final message: before it, or late and counted.
-/// Mutation to try: `finish` not closing the store.
+/// Mutation: `finish` not closing the store.
 #[test]
 fn a_push_against_the_final_message_is_served_or_late() {
     Model::new("a_push_against_the_final_message_is_served_or_late").check(|| {
@@ -78,7 +78,7 @@ fn a_push_against_the_final_message_is_served_or_late() {
 
 /// Promises G2, G3, G4, G5 over a take-over: whenever the lane is taken from the thread in the middle of a turn,
 /// the turn goes on, here or in the mailbox, and no handler is entered twice.
-/// Mutations to try: a turn that ends with the lane (lost); `serve_turn` not diverting.
+/// Mutations: a turn that ends with the lane (lost); `serve_turn` not diverting.
 #[test]
 fn a_turn_survives_a_take_over() {
     static TAKEN: AtomicUsize = AtomicUsize::new(0);

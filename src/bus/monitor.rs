@@ -43,6 +43,8 @@ enum Key {
 struct Call {
     seen: Seen,
     since: Instant,
+    /// From then to the last look.
+    lasts: Duration,
     is_described: bool,
     /// Looks of the watchdog's thread that saw it.
     sights: u32,
@@ -54,6 +56,8 @@ struct Call {
 struct Tracked {
     row: QueueHealth,
     place: Place,
+    /// A call of the subscription whose queue it is.
+    own: Option<Executing>,
     backlog: Backlog,
     call: Option<Call>,
     /// What the host was told of, until it is over.
@@ -67,6 +71,8 @@ struct State {
     queues: BTreeMap<Key, Tracked>,
     look: u64,
     due: Option<Instant>,
+    /// Who was looked at: let go of after the look, for the last reference takes the handler with it.
+    held: Vec<Arc<Subscriber>>,
 }
 
 /// See the module.
@@ -115,13 +121,24 @@ impl Tracked {
             takeovers: 0,
             panics: 0,
         };
-        Self { row, place, backlog: Backlog::default(), call: None, told: None, look: 0 }
+        Self { row, place, own: None, backlog: Backlog::default(), call: None, told: None, look: 0 }
     }
 
     fn measure(&mut self, now: Instant, pushed: u64, taken: u64) {
         self.row.depth = pushed.saturating_sub(taken);
         self.row.high_water = self.row.high_water.max(self.row.depth);
         self.row.oldest = self.backlog.look(now, pushed, taken);
+    }
+
+    /// The row, with what is known of a call that has not lasted long. Made only when somebody asks: a look that
+    /// finds nothing worth telling allocates nothing.
+    fn report(&self) -> QueueHealth {
+        let brief = |call: &Call| match &self.own {
+            Some(own) if own.id == call.seen.id => Executing { running_for: call.lasts, ..own.clone() },
+            _ => executing(call.seen.id, None, None, call.lasts),
+        };
+        let running = self.row.running.clone().or_else(|| self.call.as_ref().map(brief));
+        QueueHealth { running, ..self.row.clone() }
     }
 
     /// Whether the queue crosses a level.
@@ -147,7 +164,7 @@ impl Tracked {
     }
 
     fn stuck(&mut self, kind: StuckKind, lane: &str) -> Option<News> {
-        self.told = Some(Stuck { kind, lane: lane.to_owned(), executing: self.row.running.clone()? });
+        self.told = Some(Stuck { kind, lane: lane.to_owned(), executing: self.report().running? });
         self.told.clone().map(News::Stuck)
     }
 
@@ -156,20 +173,31 @@ impl Tracked {
     }
 
     /// What runs on the lane. `keeps`: it is a lane of others too, looked at by the watchdog's thread.
-    fn look_at_call(&mut self, lane: &Lane<Subscriber>, now: Instant, period: Duration, keeps: bool) -> Vec<News> {
+    /// `held`: takes the subscription.
+    fn look_at_call(
+        &mut self,
+        lane: &Lane<Subscriber>,
+        (now, period): (Instant, Duration),
+        keeps: bool,
+        held: &mut Vec<Arc<Subscriber>>,
+    ) -> Vec<News> {
         let mut news = Vec::new();
         let seen = lane.look();
         if self.call.as_ref().is_none_or(|call| call.seen != seen) {
             news.extend(self.returned());
             let is_call = seen.is_call();
-            self.call = is_call.then_some(Call { seen, since: now, is_described: false, sights: 0, is_told: false });
-            self.row.running = is_call.then(|| executing(seen.id, None, None, Duration::ZERO));
+            let (lasts, is_described) = (Duration::ZERO, false);
+            self.call = is_call.then_some(Call { seen, since: now, lasts, is_described, sights: 0, is_told: false });
+            self.row.running = None;
             return news;
         }
-        let (Some(call), Some(running)) = (&mut self.call, &mut self.row.running) else { return news };
+        let Some(call) = &mut self.call else { return news };
         let lasts = now.saturating_duration_since(call.since);
+        call.lasts = lasts;
         call.sights += u32::from(keeps);
-        running.running_for = lasts;
+        if let Some(running) = &mut self.row.running {
+            running.running_for = lasts;
+        }
         if let Some(told) = &mut self.told {
             told.executing.running_for = lasts;
         }
@@ -181,8 +209,8 @@ impl Tracked {
         {
             call.is_described = true;
             let member = described.member.upgrade();
-            *running = executing(described.id, member.as_deref(), described.message_type, lasts);
-            quietly(|| drop(member));
+            self.row.running = Some(executing(described.id, member.as_deref(), described.message_type, lasts));
+            held.extend(member);
         }
         // The watchdog's look comes before ours: at the third it would have taken the lane over.
         if keeps && call.sights >= 3 && !std::mem::replace(&mut call.is_told, true) {
@@ -225,7 +253,7 @@ impl Monitor {
 
     /// Queues as the last look found them.
     pub(super) fn rows(&self) -> Vec<QueueHealth> {
-        let mut rows: Vec<_> = lock(&self.state).queues.values().map(|tracked| tracked.row.clone()).collect();
+        let mut rows: Vec<_> = lock(&self.state).queues.values().map(Tracked::report).collect();
         let rest = rows.len().min(self.lanes.len());
         rows[rest..].sort_by(|a, b| a.name.cmp(&b.name));
         rows
@@ -260,7 +288,10 @@ impl Monitor {
             stays
         });
         state.due = Some(Instant::now() + SHARE * now.elapsed());
+        let mut held = std::mem::take(&mut state.held);
         drop(guard);
+        held.drain(..).for_each(|subscriber| quietly(|| drop(subscriber)));
+        lock(&self.state).held = held;
         self.teller.tell(news);
         active
     }
@@ -283,7 +314,7 @@ impl Monitor {
         (row.takeovers, row.panics) = (lane.takeovers(), lane.panics());
         row.high_water = row.high_water.max(lane.high_water());
         let before = tracked.call.as_ref().map(|call| (call.seen.id, call.since));
-        let mut told = tracked.look_at_call(lane, now, self.period, !asked);
+        let mut told = tracked.look_at_call(lane, (now, self.period), !asked, &mut state.held);
         tracked.judge(&self.levels, news);
         let away = lane.away();
         // Taken over after all: it has not returned.
@@ -335,7 +366,7 @@ impl Monitor {
             executing(away.id, member.as_deref(), kind, now.saturating_duration_since(began))
         });
         tracked.row.running = running;
-        quietly(|| drop(member));
+        state.held.extend(member);
         if is_new {
             news.extend(tracked.stuck(StuckKind::TakenOver, lane));
         }
@@ -343,7 +374,7 @@ impl Monitor {
     }
 
     fn look_at_dedicated(&self, state: &mut State, now: Instant, news: &mut Vec<News>) -> bool {
-        let mut alive = Vec::new();
+        let mut alive = std::mem::take(&mut state.held);
         lock(&self.dedicated).retain(|weak| match weak.upgrade() {
             Some(subscriber) if !subscriber.done.is_done() => {
                 alive.push(subscriber);
@@ -361,7 +392,11 @@ impl Monitor {
                 continue;
             }
             awake |= !lane.is_asleep();
-            let new = || Tracked::new(subscriber.describe().0, QueueKind::Dedicated, subscriber.place());
+            let new = || {
+                let own = executing(subscriber.id(), Some(subscriber), None, Duration::ZERO);
+                let tracked = Tracked::new(own.subscription.clone(), QueueKind::Dedicated, subscriber.place());
+                Tracked { own: Some(own), ..tracked }
+            };
             let tracked = state.queues.entry(Key::Dedicated(subscriber.id())).or_insert_with(new);
             tracked.look = state.look;
             let high_water = match subscriber.route.look() {
@@ -378,17 +413,10 @@ impl Monitor {
             };
             tracked.row.high_water = tracked.row.high_water.max(high_water);
             tracked.row.panics = subscriber.tally.panics.get();
-            tracked.look_at_call(lane, now, self.period, false);
-            if let Some(running) = &mut tracked.row.running
-                && running.message_type.is_none()
-                && running.id == subscriber.id()
-            {
-                *running = executing(running.id, Some(subscriber), None, running.running_for);
-            }
+            tracked.look_at_call(lane, (now, self.period), false, &mut state.held);
             tracked.judge(&self.levels, news);
         }
-        // A subscription whose last reference goes here takes its handler with it.
-        quietly(|| drop(alive));
+        state.held.append(&mut alive);
         awake
     }
 }

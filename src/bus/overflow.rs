@@ -191,7 +191,7 @@ impl SubscriberBuilder<'_> {
     /// let bus = Bus::builder().lanes(1).build()?;
     /// let kind = MessageType::<u8>::new(&bus, "presence")?;
     /// let topic = bus.topic("presence:all")?;
-    /// let feed = topic.subscriber().time_to_live(Duration::from_millis(1)).subscribe(|_| ())?;
+    /// let feed = topic.subscriber().accept(&kind).time_to_live(Duration::from_millis(1)).subscribe(|_| ())?;
     /// let stale = kind.message(1);
     /// std::thread::sleep(Duration::from_millis(5));
     /// topic.publish(stale)?;

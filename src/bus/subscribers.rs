@@ -68,6 +68,14 @@ impl Subscribers {
 
     /// A snapshot with these too; `None` if all are in already.
     pub(crate) fn with(&self, entries: &[Entry<Subscriber>]) -> Option<Self> {
+        if let [entry] = entries
+            && let Some(lane) = entry.member.route.dispatch_lane()
+            && let Some(at) = self.part_of(lane)
+        {
+            // The common case, with the fewest allocations.
+            let list = self.parts[at].audience();
+            return list.get(entry.member.id()).is_none().then(|| self.replace(&entry.member, list.with(entries)));
+        }
         let is_new = |entry: &&Entry<Subscriber>| {
             self.list_of(&entry.member).is_none_or(|list| list.get(entry.member.id()).is_none())
         };

@@ -26,9 +26,12 @@ impl Pinning {
     }
 }
 
+/// Core numbers below this fit into the system's sets of cores; core_affinity panics beyond.
+const CORES: usize = 1024;
+
 /// Pins the calling thread; warns and goes on where the system refuses.
 pub(crate) fn pin_this_thread(core: usize) {
-    if !core_affinity::set_for_current(core_affinity::CoreId { id: core }) {
+    if core >= CORES || !core_affinity::set_for_current(core_affinity::CoreId { id: core }) {
         tracing::warn!(core, "the system refuses to pin a lane to this core; it runs unpinned");
     }
 }

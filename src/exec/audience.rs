@@ -208,13 +208,17 @@ impl<M: Identified> Audience<M> {
 
     fn measure_interest(&mut self) {
         let mut interest = Interest::default();
-        let mut last: *const Filter = ptr::null();
-        for entry in self.iter() {
-            let filter = entry.filter.as_ref().map_or(ptr::null(), Arc::as_ptr);
-            if filter.is_null() || filter != last {
-                interest.add(entry.filter.as_deref());
+        for (chunk, live) in (0..self.strands.len()).filter_map(|at| self.strand(at)) {
+            let mut last: *const Filter = ptr::null();
+            // Relaxed: set before a cell that differs is filled, by who holds the control lock.
+            let all_alike = !chunk.mixed.load(Ordering::Relaxed);
+            for entry in chunk.entries(live).take(if all_alike { 1 } else { CHUNK }) {
+                let filter = entry.filter.as_ref().map_or(ptr::null(), Arc::as_ptr);
+                if filter.is_null() || filter != last {
+                    interest.add(entry.filter.as_deref());
+                }
+                last = filter;
             }
-            last = filter;
         }
         self.interest = interest;
         self.widened = 0;

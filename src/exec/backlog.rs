@@ -5,15 +5,15 @@
 //!            entry 55 was not there ──┘       └── was there: it has waited since 10:00.001 at least
 //! ```
 //!
-//! Guarantees: never says more than the entry has waited; less by the time between two looks at most, and, after
-//! a backlog that has grown for more than [`MOST`] looks, by a hundredth or two of its age. Memory: 2 KiB while
-//! there is a backlog.
+//! Guarantees: never says more than the entry has waited; less by the time between two looks, or by a part
+//! ([`PART`]) of the greatest age this backlog has had. Memory: grows with the logarithm of the age, some 10 KiB
+//! for an hour.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Looks remembered.
-const MOST: usize = 128;
+/// A look is remembered if it comes this part of the age after the last that is.
+const PART: u32 = 32;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -31,19 +31,13 @@ impl Backlog {
         if pushed <= taken {
             return None;
         }
-        if self.seen.back().is_none_or(|(_, last)| *last < pushed) {
+        let since = |then: &(Instant, u64)| now.saturating_duration_since(then.0);
+        let pause = self.seen.front().map_or(Duration::ZERO, since) / PART;
+        // What comes in between counts from the next that is remembered: less, never more.
+        if self.seen.back().is_none_or(|last| last.1 < pushed && since(last) >= pause) {
             self.seen.push_back((now, pushed));
         }
-        if self.seen.len() > MOST {
-            // What only a forgotten look had seen counts from the next one: less, never more.
-            let last = self.seen.len() - 1;
-            let mut at = 0;
-            self.seen.retain(|_| {
-                at += 1;
-                at % 2 == 1 || at > last
-            });
-        }
-        self.seen.front().map(|(since, _)| now.saturating_duration_since(*since))
+        Some(self.seen.front().map_or(Duration::ZERO, since))
     }
 }
 
@@ -66,14 +60,24 @@ mod tests {
     }
 
     #[test]
+    fn a_queue_that_stands_still_for_an_hour_is_exact_and_small() {
+        let (mut backlog, start) = (Backlog::default(), Instant::now());
+        for n in 0..36_000_u32 {
+            let age = backlog.look(start + n * 100 * MS, u64::from(n) + 1, 0);
+            assert_eq!(age, Some(n * 100 * MS));
+        }
+        assert!(backlog.seen.len() <= 400, "{}", backlog.seen.len());
+    }
+
+    #[test]
     fn a_backlog_that_grows_for_long_stays_small_and_is_never_called_older_than_it_is() {
         let (mut backlog, start) = (Backlog::default(), Instant::now());
         for n in 1..=10_000_u32 {
             // Half as fast as they come: entry n/2 came at n/2 ms.
             let age = backlog.look(start + n * MS, u64::from(n), u64::from(n / 2)).unwrap();
             let true_age = (n - (n / 2 + 1)) * MS;
-            assert!(age <= true_age && age + true_age / 16 + 2 * MS >= true_age, "{n}: {age:?} of {true_age:?}");
-            assert!(backlog.seen.len() <= MOST + 1);
+            assert!(age <= true_age && age + true_age / PART + 2 * MS >= true_age, "{n}: {age:?} of {true_age:?}");
+            assert!(backlog.seen.len() <= 256);
         }
     }
 }

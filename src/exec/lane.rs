@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use super::audience::Identified;
 use super::completion::Completion;
+use super::flood::Flood;
 use super::hold::Seen;
 use super::mailbox::{Deferred, Mailbox};
 use super::part::{Dispatch, Held};
@@ -142,9 +143,8 @@ pub(crate) struct Lane<M: Member> {
     /// Who serves it now, and how to wake that thread.
     server: Mutex<Server<M>>,
     watch: OnceLock<Arc<Watch>>,
-    budget: Arc<Budget>,
-    /// Mailboxes have used the budget up.
-    flooded: Arc<AtomicBool>,
+    /// What waits in mailboxes.
+    flood: Arc<Flood>,
     /// The worker takes nothing any more.
     ended: AtomicBool,
     /// Handler calls that panicked.
@@ -189,8 +189,7 @@ impl<M: Member> Lane<M> {
             controls: ClosableStack::new(),
             server: Mutex::new(Server { worker: Weak::new(), sleeper: None, mailboxes: Vec::new() }),
             watch: OnceLock::new(),
-            budget,
-            flooded: Arc::default(),
+            flood: Arc::new(Flood::new(budget)),
             ended: AtomicBool::new(false),
             panics: AtomicU64::new(0),
             members: AtomicUsize::new(0),
@@ -211,18 +210,7 @@ impl<M: Member> Lane<M> {
     /// Whether ordinary messages should be refused now.
     #[inline]
     pub(crate) fn is_full(&self) -> bool {
-        self.ring.is_full() || self.flooded.load(Ordering::Relaxed) && self.is_flooded()
-    }
-
-    /// Whether the budget is still used up: others may have given back what they had.
-    #[cold]
-    fn is_flooded(&self) -> bool {
-        let flooded = self.budget.is_exceeded();
-        if !flooded {
-            // A mailbox that says otherwise at the same moment says so again with its next entry.
-            self.flooded.store(false, Ordering::Relaxed);
-        }
-        flooded
+        self.ring.is_full() || self.flood.is_on()
     }
 
     /// Queues a dispatch.
@@ -270,8 +258,7 @@ impl<M: Member> Lane<M> {
         waiting: VecDeque<Deferred<M>>,
         over: bool,
     ) -> Arc<Mailbox<M>> {
-        let (budget, flooded) = (Arc::clone(&self.budget), Arc::clone(&self.flooded));
-        let mailbox = Arc::new(Mailbox::new(about, self.token, quick, waiting, over, budget, flooded));
+        let mailbox = Arc::new(Mailbox::new(about, self.token, quick, waiting, over, Arc::clone(&self.flood)));
         lock(&self.server).mailboxes.push(Arc::clone(&mailbox));
         mailbox
     }

@@ -18,12 +18,12 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::completion::Completion;
+use super::flood::Flood;
 use super::frames::{Helper, Serving};
 use super::lane::{Away, Member, Running, Turn};
 use super::serial::{Token, TokenId};
 use crate::contain::quietly;
 use crate::message::Message;
-use crate::ring::Budget;
 use crate::sync::park::{self, Sleeper};
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak, lock, scaled};
 
@@ -107,9 +107,7 @@ pub(super) struct Mailbox<M: Member> {
     /// Whether the handler runs now.
     running: AtomicBool,
     items: Mutex<Items<M>>,
-    budget: Arc<Budget>,
-    /// Says to publishers that the budget is used up.
-    flooded: Arc<AtomicBool>,
+    flood: Arc<Flood>,
 }
 
 impl<M: Member> Mailbox<M> {
@@ -122,14 +120,13 @@ impl<M: Member> Mailbox<M> {
         quick: Duration,
         waiting: VecDeque<Deferred<M>>,
         over: bool,
-        budget: Arc<Budget>,
-        flooded: Arc<AtomicBool>,
+        flood: Arc<Flood>,
     ) -> Self {
-        budget.force(waiting.len() * Self::ITEM_BYTES);
+        flood.rose(waiting.len(), Self::ITEM_BYTES);
         let (opened, pushed) = (Instant::now(), waiting.len() as u64);
         let current = (about.message_type.take(), opened);
         let items = Mutex::new(Items { waiting, closed: false, pushed, current, sleeper: None });
-        Self { about, opened, token, quick, over, running: AtomicBool::new(true), items, budget, flooded }
+        Self { about, opened, token, quick, over, running: AtomicBool::new(true), items, flood }
     }
 
     pub(super) fn id(&self) -> u64 {
@@ -166,12 +163,9 @@ impl<M: Member> Mailbox<M> {
             if items.closed {
                 return Err(item);
             }
-            self.budget.force(Self::ITEM_BYTES);
+            self.flood.rose(1, Self::ITEM_BYTES);
             items.waiting.push_back(item);
             items.pushed += 1;
-            if self.budget.is_exceeded() {
-                self.flooded.store(true, Ordering::Relaxed);
-            }
             items.sleeper.take()
         };
         if let Some(sleeper) = sleeper {
@@ -187,11 +181,8 @@ impl<M: Member> Mailbox<M> {
             {
                 let mut items = lock(&self.items);
                 if let Some(item) = items.waiting.pop_front() {
-                    self.budget.give(Self::ITEM_BYTES);
+                    self.flood.fell(Self::ITEM_BYTES);
                     items.current = (item.message_type(), Instant::now());
-                    if self.flooded.load(Ordering::Relaxed) && !self.budget.is_exceeded() {
-                        self.flooded.store(false, Ordering::Relaxed);
-                    }
                     return Some(item);
                 }
                 if last || waited || quick_calls >= QUICK_CALLS {

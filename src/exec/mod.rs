@@ -17,6 +17,7 @@ pub(crate) mod audience;
 pub(crate) mod backlog;
 pub(crate) mod buffer;
 pub(crate) mod completion;
+mod flood;
 pub(crate) mod frames;
 mod helping;
 pub(crate) mod hold;

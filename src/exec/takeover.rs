@@ -31,7 +31,7 @@ impl<M: Member> Worker<M> {
     }
 
     /// Who runs, and what it was given; the lane stays here. None: that call has ended.
-    pub(super) fn describe(&self, seen: Seen) -> Option<Running<M>> {
+    pub(crate) fn describe(&self, seen: Seen) -> Option<Running<M>> {
         self.hold.peek(seen, || self.running_of(seen.id))
     }
 

@@ -3,6 +3,7 @@
 #![recursion_limit = "256"]
 
 mod replay;
+mod soak;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -18,6 +19,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Replay(replay::Options),
+    Soak(soak::Options),
 }
 
 /// How the program ends; clap itself ends with 2 on a bad command line.
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
         Some(Command::Replay(options)) => replay::main(&options),
+        Some(Command::Soak(options)) => soak::main(&options),
         // Without a command: the main job, with its defaults.
         None => replay::main(&replay::Options::default()),
     }
