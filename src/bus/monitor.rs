@@ -22,7 +22,7 @@ use crate::contain::quietly;
 use crate::exec::audience::Identified;
 use crate::exec::backlog::Backlog;
 use crate::exec::hold::{NO_MEMBER, Seen};
-use crate::exec::lane::{Away, Lane};
+use crate::exec::lane::{Away, Lane, Member};
 use crate::exec::watchdog::{Observer, Watch};
 use crate::sync::{Arc, Mutex, Weak, lock};
 
@@ -363,6 +363,7 @@ impl Monitor {
             }
             // The call that got stuck began before it was noticed.
             let began = since.filter(|_| is_new).unwrap_or(began);
+            let kind = kind.or_else(|| member.as_ref()?.serving());
             executing(away.id, member.as_deref(), kind, now.saturating_duration_since(began))
         });
         tracked.row.running = running;

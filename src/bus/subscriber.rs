@@ -496,6 +496,11 @@ impl Member for Subscriber {
         Turn::Served
     }
 
+    fn serving(&self) -> Option<Box<str>> {
+        let Route::Buffered(own) = &self.route else { return None };
+        own.buffer.serving()
+    }
+
     fn goes_on(&self) -> bool {
         matches!(&self.route, Route::Buffered(own) if own.buffer.goes_on())
     }

@@ -52,6 +52,10 @@ pub(crate) trait Member: Identified + Send + Sync + Sized + 'static {
     fn serve_next(self: &Arc<Self>, _token: &Token) -> Turn {
         Turn::Over
     }
+    /// Type of the message that was taken from that queue last, for those who look.
+    fn serving(&self) -> Option<Box<str>> {
+        None
+    }
     /// Whether something waits in that queue; if not, the turn is over.
     fn goes_on(&self) -> bool {
         false

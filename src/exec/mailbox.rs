@@ -40,7 +40,7 @@ impl<M: Member> Deferred<M> {
     /// Type of the message it brings.
     fn message_type(&self) -> Option<Box<str>> {
         match self {
-            Self::Message(_, message) | Self::Finish(_, message) => Some(message.type_name().into()),
+            Self::Message(_, message) | Self::Finish(_, message) => Some(message.type_name_for_report().into()),
             Self::Notify(_) | Self::Serve(_) => None,
         }
     }

@@ -43,10 +43,17 @@ impl<M: Member> Worker<M> {
             // SAFETY: the lane has not passed the dispatch, so its list is alive.
             let audience = unsafe { target.audience() };
             let member = audience.at(walk.cursor.get()).filter(|member| member.id() == id)?;
-            Some((Arc::downgrade(member), walk.message.borrow().as_ref().map(|message| message.type_name().into())))
+            Some((
+                Arc::downgrade(member),
+                walk.message.borrow().as_ref().map(|message| message.type_name_for_report().into()),
+            ))
         });
-        let guest =
-            || Some(self.guest.borrow().clone()).filter(|(guest, _)| *guest == id).map(|(_, member)| (member, None));
+        // Whoever serves a guest holds it: what is upgraded here is not the last reference.
+        let guest = || {
+            let (_, member) = Some(self.guest.borrow().clone()).filter(|(guest, _)| *guest == id)?;
+            let message_type = member.upgrade().and_then(|member| member.serving());
+            Some((member, message_type))
+        };
         let (member, message_type) = call.or_else(guest).unwrap_or_default();
         Running { id, member, message_type }
     }
