@@ -57,7 +57,7 @@
 //! | `exec/` | lanes, workers, take-over, inline delivery, waiting | `ring`, `message` |
 //! | `message/` | types, messages, filters, recycled memory | `sync` |
 //! | `ring/` | the queue | `sync` |
-//! | `snapshot`, `reclaim`, `stats`, `clock` | arc-swap, crossbeam-epoch, counters, time stamps | `sync` |
+//! | `snapshot`, `pinned`, `reclaim`, `stats`, `clock` | arc-swap, reading it under a pin, crossbeam-epoch, counters, time stamps | `sync` |
 //! | `sync/` | `std` or loom primitives, fences, parking, the closable stack | |
 //!
 //! # Example
@@ -99,6 +99,7 @@ mod message;
 #[cfg(any(loom, fuzzing))]
 #[doc(hidden)]
 pub mod model;
+mod pinned;
 mod reclaim;
 #[doc(hidden)]
 pub mod reference;

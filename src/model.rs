@@ -20,7 +20,7 @@ use crate::ring::index::{Layout, Position};
 use crate::ring::{Entry as RingEntry, mpsc};
 use crate::sync::plain::AtomicU64;
 use crate::sync::{Arc, fence, park, stack};
-use crate::{reclaim, ring, snapshot, sync};
+use crate::{pinned, reclaim, ring, snapshot, sync};
 
 mod queued;
 
@@ -211,6 +211,23 @@ impl<T> SnapshotCell<T> {
     }
     pub fn swap(&self, value: T) -> Arc<T> {
         self.0.swap(Arc::new(value))
+    }
+}
+
+/// What publishers read: [`crate::pinned`].
+pub struct PinnedCell<T>(pinned::PinnedCell<T>);
+
+impl<T: Send + Sync + 'static> PinnedCell<T> {
+    pub fn new(value: T) -> Self {
+        Self(pinned::PinnedCell::new(Arc::new(value)))
+    }
+    /// Looks at the value of this moment, as a publisher does.
+    pub fn look<R>(&self, pin: &Pin, f: impl FnOnce(&T) -> R) -> R {
+        f(self.0.load_pinned(&pin.0))
+    }
+    /// Replaces the value and retires the old one.
+    pub fn swap(&self, value: T, reclaimer: &Reclaimer) {
+        self.0.swap(Arc::new(value)).retire(&reclaimer.0);
     }
 }
 

@@ -3,7 +3,7 @@
 
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom_tests::{Drops, Model, Probe, Watched, spawn};
-use stasis_bus::model::{Reclaimer, SnapshotCell, full_fence, pin, synchronize};
+use stasis_bus::model::{PinnedCell, Reclaimer, SnapshotCell, full_fence, pin, synchronize};
 use std::sync::Arc;
 
 /// A value that notices when it is read after its end.
@@ -41,6 +41,55 @@ fn a_pin_holds_off_the_drop() {
         };
         cell.swap(None);
         reclaimer.retire(first);
+        reclaimer.tick();
+        reader.join().unwrap();
+        while reclaimer.is_pending() {
+            reclaimer.tick();
+            loom::thread::yield_now();
+        }
+        assert_eq!(drops.count(), 1);
+    });
+}
+
+/// A value that says so when it is read after its end.
+struct Snapshot {
+    alive: Watched,
+    number: u64,
+    _probe: Probe,
+}
+
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        self.alive.set(0);
+    }
+}
+
+/// Promise: what a publisher reads by its bare pointer lives until it unpins, is whole, and goes once in the end; a
+/// swap that came before is seen.
+/// Mutations: `now` stored or loaded Relaxed; `retire` dropping the value at once; `swap` leaving `now` as it is.
+#[test]
+fn a_pinned_snapshot_lives_while_it_is_read() {
+    Model::new("a_pinned_snapshot_lives_while_it_is_read").check(|| {
+        let drops = Drops::new();
+        let reclaimer = Reclaimer::new();
+        let snapshot = |number| Snapshot { alive: Watched::new(1), number, _probe: drops.probe() };
+        let cell = Arc::new(PinnedCell::new(snapshot(1)));
+        let reader = {
+            let cell = Arc::clone(&cell);
+            spawn(move || {
+                let pin = pin();
+                let number = cell.look(&pin, |snapshot| {
+                    assert_eq!(snapshot.alive.get(), 1);
+                    snapshot.number
+                });
+                assert!(number == 1 || number == 2);
+                drop(pin);
+            })
+        };
+        cell.swap(snapshot(2), &reclaimer);
+        let here = pin();
+        assert_eq!(cell.look(&here, |snapshot| snapshot.number), 2);
+        drop(here);
         reclaimer.tick();
         reader.join().unwrap();
         while reclaimer.is_pending() {

@@ -20,6 +20,7 @@ use super::subscribers::Subscribers;
 use super::topic::TopicInner;
 use crate::exec::audience::Entry;
 use crate::message::Filter;
+use crate::pinned::Unlinked;
 use crate::reclaim::Reclaimer;
 use crate::sync::{Arc, Mutex, MutexGuard, Weak, lock};
 
@@ -53,7 +54,7 @@ pub(crate) struct ControlPath {
 /// The lock, and the snapshots that were replaced under it.
 struct Change<'a> {
     graph: Option<MutexGuard<'a, Graph>>,
-    old: Vec<Arc<Subscribers>>,
+    old: Vec<Unlinked<Subscribers>>,
     reclaimer: &'a Arc<Reclaimer>,
 }
 
@@ -132,7 +133,7 @@ impl Drop for Change<'_> {
     fn drop(&mut self) {
         drop(self.graph.take());
         for old in self.old.drain(..) {
-            self.reclaimer.retire(old);
+            old.retire(self.reclaimer);
         }
     }
 }

@@ -29,16 +29,35 @@ pub(super) enum Next {
 }
 
 /// Progress of one idle period.
+///
+/// A worker that has caught up with busy publishers finds one message at each look, and its looks slow them
+/// down: both fight for the lines the queue ends in. When it has been so for a while, periods begin with a
+/// pause of about a microsecond, as long as several messages come in it; if not (somebody waits for an
+/// answer before sending more), the pause is no use, and is not tried again for a while.
 #[derive(Debug)]
 pub(super) struct Idle {
     strategy: WaitStrategy,
     round: u32,
     spins: u32,
     yields: u32,
+    /// Things done since the last pause.
+    done: u32,
+    /// Short periods in a row that ended with little to do.
+    short: u32,
+    /// How many of them it takes.
+    trial: u32,
+    /// Periods begin with a long pause.
+    batching: bool,
 }
 
 /// Pauses of the longest spin round (a power of two).
 const LONGEST: u32 = 6;
+/// Short periods in a row after which a long pause is tried: at first, and at most.
+const TRIAL: u32 = 16;
+const LONGEST_TRIAL: u32 = 1 << 14;
+/// Things found that are few, and such that a long pause has been of use.
+const FEW: u32 = 16;
+const USEFUL: u32 = 3;
 
 impl Idle {
     pub(super) fn new(strategy: WaitStrategy) -> Self {
@@ -48,23 +67,50 @@ impl Idle {
             2 => 40,
             _ => 200,
         };
-        Self { strategy, round: 0, spins, yields: 4 }
+        Self { strategy, round: 0, spins, yields: 4, done: 0, short: 0, trial: TRIAL, batching: false }
     }
 
     /// There was work.
     #[inline]
     pub(super) fn reset(&mut self) {
+        self.done += 1;
+    }
+
+    /// The first pause after work: the period before it is over.
+    fn begin(&mut self) {
+        let done = std::mem::take(&mut self.done);
+        let was_short = self.round <= LONGEST;
         self.round = 0;
+        match self.strategy {
+            WaitStrategy::BusySpin | WaitStrategy::Park => return,
+            WaitStrategy::Yield | WaitStrategy::Adaptive => {}
+        }
+        if self.batching {
+            self.batching = done >= USEFUL;
+            self.trial = if self.batching { TRIAL } else { (self.trial * 4).min(LONGEST_TRIAL) };
+        } else if was_short && done <= FEW {
+            self.short += 1;
+            self.batching = self.short >= self.trial;
+        } else {
+            self.short = 0;
+        }
+        if self.batching {
+            self.short = 0;
+            self.round = LONGEST - 1;
+        }
     }
 
     /// Whether it is time to tidy up: when the idle period has become long enough, and now and then
     /// again (strategies that never sleep).
     pub(super) fn is_lasting(&self) -> bool {
-        self.round == self.spins / 2 + 1 || self.round % 1024 == 1023
+        self.done == 0 && (self.round == self.spins / 2 + 1 || self.round % 1024 == 1023)
     }
 
     /// Waits a moment, or says it is time to sleep.
     pub(super) fn pause(&mut self) -> Next {
+        if self.done > 0 {
+            self.begin();
+        }
         self.round = self.round.wrapping_add(1).max(1);
         match self.strategy {
             WaitStrategy::BusySpin => self.spin(),
@@ -89,4 +135,46 @@ impl Idle {
 /// for those that are retired while all lanes sleep.
 pub(super) fn nap(reclaim_pending: bool) -> Option<Duration> {
     Some(if reclaim_pending { Duration::from_millis(1) } else { Duration::from_millis(500) })
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// A period in which `done` things were found, and one look after it found nothing.
+    fn period(idle: &mut Idle, done: u32) -> bool {
+        (0..done).for_each(|_| idle.reset());
+        idle.pause();
+        idle.batching
+    }
+
+    #[test]
+    fn a_stream_is_taken_in_batches_and_a_ping_is_not() {
+        let mut idle = Idle::new(WaitStrategy::Yield);
+        let began = (1..=TRIAL).filter(|_| period(&mut idle, 1)).count();
+        assert_eq!(began, 1, "after {TRIAL} short periods");
+        assert!(period(&mut idle, 8) && period(&mut idle, 5), "several came in each pause: a stream");
+        assert!(!period(&mut idle, 1), "one came: no use");
+        // The next trial takes longer, and longer again.
+        assert!((0..TRIAL).all(|_| !period(&mut idle, 1)));
+        assert_eq!((0..8 * TRIAL).filter(|_| period(&mut idle, 1)).count(), 1);
+    }
+
+    #[test]
+    fn seldom_messages_are_never_waited_for() {
+        let mut idle = Idle::new(WaitStrategy::Yield);
+        for _ in 0..10 * TRIAL {
+            assert!(!period(&mut idle, 1));
+            // A long period: many looks that found nothing.
+            (0..2 * LONGEST).for_each(|_| assert_eq!(idle.pause(), Next::Look));
+        }
+    }
+
+    #[test]
+    fn who_spins_or_sleeps_at_once_is_left_alone() {
+        for strategy in [WaitStrategy::BusySpin, WaitStrategy::Park] {
+            let mut idle = Idle::new(strategy);
+            assert!((0..10 * TRIAL).all(|_| !period(&mut idle, 1)));
+        }
+    }
 }
