@@ -115,9 +115,10 @@ mod stats;
 mod sync;
 
 pub use bus::{
-    Alive, Bus, BusBuilder, BusStats, ChangeKind, Completion, Delivery, Drops, Forward, Handler, Home, LaneStats,
-    PanicPolicy, Received, ShutdownReport, SubscriberBuilder, Subscription, SubscriptionChange, SubscriptionStats,
-    Topic,
+    Alive, Bus, BusBuilder, BusStats, ChangeKind, Completion, Congestion, Criticality, Delivery, Drops, Executing,
+    Forward, Handler, HealthReport, Home, LaneStats, LevelChange, PanicPolicy, QueueHealth, QueueKind, Received,
+    ShutdownReport, Stuck, StuckKind, SubscriberBuilder, Subscription, SubscriptionChange, SubscriptionStats, Topic,
+    WaterMarks,
 };
 pub use clock::Timestamp;
 pub use error::{

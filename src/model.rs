@@ -429,6 +429,10 @@ impl Worker {
         self.0.serve_away();
         lost
     }
+    /// The type of what a handler is given now, if one is and still is when it is looked at.
+    pub fn peek(&self) -> Option<Option<Box<str>>> {
+        self.0.describe(self.0.look()).map(|running| running.message_type)
+    }
     /// Takes the lane over from the call that runs now, if one does.
     pub fn take_over(&self) -> Option<Self> {
         self.0.take_over(self.0.look(), Duration::ZERO).map(Self)

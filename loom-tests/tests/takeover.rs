@@ -92,3 +92,39 @@ fn a_member_comes_back_in_order() {
         assert_eq!(log.lock().unwrap().clone(), [1, 2, 3]);
     });
 }
+
+/// Who looks at a worker sees it in a call whose message is there, or nothing; neither what it serves nor a
+/// take-over right after is disturbed.
+/// Mutations: `peek` without its fence; not comparing what runs; `leave` not waiting for who looks; the sign of a
+/// look taken for a loss.
+#[test]
+fn a_worker_that_is_looked_at_goes_on() {
+    static SEEN: AtomicUsize = AtomicUsize::new(0);
+    static MISSED: AtomicUsize = AtomicUsize::new(0);
+    Model::new("a_worker_that_is_looked_at_goes_on").check(|| {
+        let log = Log::default();
+        let (lane, end) = lane();
+        let member = lane.listener(writer(&log));
+        let part = lane.part(std::slice::from_ref(&member));
+        let kind = message_type::<usize>("n");
+        part.push(kind.message(1));
+        part.push(kind.message(2));
+        assert!(lane.stop());
+        let worker = end.worker(&Reclaimer::new());
+        let thread = {
+            let worker = worker.clone();
+            spawn(move || worker.run())
+        };
+        match worker.peek() {
+            Some(name) => {
+                assert_eq!(name.as_deref(), Some("n"));
+                &SEEN
+            }
+            None => &MISSED,
+        }
+        .fetch_add(1, Ordering::Relaxed);
+        assert!(!thread.join().unwrap(), "the lane stays with its worker");
+        assert_eq!(log.lock().unwrap().clone(), [1, 2]);
+    });
+    assert!(SEEN.load(Ordering::Relaxed) > 0 && MISSED.load(Ordering::Relaxed) > 0);
+}

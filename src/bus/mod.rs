@@ -6,20 +6,27 @@
 //! ```
 //!
 //! Guarantees: many buses may live in one process and share nothing but threads' message memory and
-//! type numbers; locks: `names` and the control lock, both short, never nested, none on the data path.
+//! type numbers; locks: those of `names` and the control lock, all short, never nested, none on the data path.
 
 mod change;
+mod congestion;
 mod control;
 mod feedback;
 mod forward;
+mod health;
 mod homes;
 mod last_handle;
+mod monitor;
+mod names;
 mod overflow;
 pub(crate) mod shutdown;
+mod stats;
 mod subscriber;
 pub(crate) mod subscribers;
 mod subscription;
+mod teller;
 mod topic;
+mod types;
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
@@ -27,16 +34,19 @@ use std::panic::Location;
 use std::time::Duration;
 
 pub use change::{ChangeKind, SubscriptionChange};
+pub use congestion::{Congestion, Criticality, LevelChange, WaterMarks};
 pub use forward::Forward;
+pub use health::{Executing, HealthReport, QueueHealth, QueueKind, Stuck, StuckKind};
 pub use homes::Home;
 pub use overflow::Drops;
 pub use shutdown::{Alive, ShutdownReport};
+pub use stats::{BusStats, LaneStats};
 pub use subscriber::{Handler, PanicPolicy, Received};
 pub use subscription::{Completion, Delivery, SubscriberBuilder, Subscription, SubscriptionStats};
 pub use topic::Topic;
 
 use crate::clock;
-use crate::error::{BuildError, Closed, ShutdownError, SubscribeError, TypeError};
+use crate::error::{BuildError, Closed, ShutdownError, SubscribeError};
 use crate::exec::affinity::Pinning;
 use crate::exec::lane::{Lane, LaneEnd, RingSize};
 use crate::exec::spares::Spares;
@@ -44,17 +54,19 @@ use crate::exec::wait::WaitStrategy;
 use crate::exec::watchdog::Watchdog;
 use crate::exec::worker::manual::{Driver, Yard};
 use crate::exec::worker::{self, WorkerSetup};
-use crate::message::{MessageType, MessageTypeBuilder};
 use crate::reclaim::Reclaimer;
 use crate::ring::Budget;
 use crate::stats::{Count, Counters};
 use crate::sync::plain::AtomicU64;
-use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak, fence, lock, scaled};
+use crate::sync::{Arc, AtomicBool, Ordering, fence, scaled};
 use control::ControlPath;
 use feedback::FeedbackLimit;
 use homes::Homes;
 use last_handle::LastHandle;
+use monitor::Monitor;
+use names::Names;
 use subscriber::{Subscriber, Totals};
+use teller::Callbacks;
 use topic::TopicInner;
 
 /// Entries a lane's segment holds: 2^n.
@@ -86,6 +98,7 @@ pub(crate) struct BusCore {
     name: String,
     closed: AtomicBool,
     pub(crate) homes: Homes,
+    monitor: Arc<Monitor>,
     pub(crate) control: ControlPath,
     pub(crate) counters: Counters,
     pub(crate) reclaimer: Arc<Reclaimer>,
@@ -94,7 +107,7 @@ pub(crate) struct BusCore {
     pub(crate) feedback: FeedbackLimit,
     late_type_uses: Arc<AtomicU64>,
     declined_types: HashSet<Box<str>>,
-    names: Mutex<HashMap<Arc<str>, Weak<TopicInner>>>,
+    names: Names,
 }
 
 impl BusCore {
@@ -113,7 +126,7 @@ impl BusCore {
     }
 
     fn live_topics(&self) -> Vec<Arc<TopicInner>> {
-        lock(&self.names).values().filter_map(Weak::upgrade).collect()
+        self.names.list()
     }
 
     /// The topic of this name; made if there is none.
@@ -127,14 +140,10 @@ impl BusCore {
         if self.is_closed() {
             return Err(Closed);
         }
-        let mut names = lock(&self.names);
-        if let Some(topic) = names.get(name).and_then(Weak::upgrade) {
-            return Ok(Topic(topic));
-        }
-        let name: Arc<str> = name.into();
-        let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let topic = Arc::new(TopicInner::new(Arc::clone(self), id, Arc::clone(&name), detail, location));
-        names.insert(name, Arc::downgrade(&topic));
+        let topic = self.names.find_or_make(name, |name| {
+            let id = NEXT.fetch_add(1, Ordering::Relaxed);
+            TopicInner::new(Arc::clone(self), id, name, detail, location)
+        });
         Ok(Topic(topic))
     }
 
@@ -147,11 +156,7 @@ impl BusCore {
 
     /// The topic's last reference is gone.
     fn forget_topic(&self, topic: &TopicInner) {
-        let mut names = lock(&self.names);
-        if names.get(&topic.name).is_some_and(|known| std::ptr::eq(known.as_ptr(), topic)) {
-            names.remove(&topic.name);
-            give_back(&mut names);
-        }
+        self.names.forget(topic);
     }
 }
 
@@ -223,10 +228,11 @@ impl Bus {
     /// The topic of this name, if somebody holds it.
     #[must_use]
     pub fn find_topic(&self, name: impl AsRef<str>) -> Option<Topic> {
-        lock(&self.core.names).get(name.as_ref()).and_then(Weak::upgrade).map(Topic)
+        self.core.names.find(name.as_ref()).map(Topic)
     }
 
-    /// All topics somebody holds, the oldest first. Publishing goes on meanwhile; making topics waits for the copy.
+    /// All topics somebody holds, the oldest first. Publishing and making topics go on meanwhile; what comes and
+    /// goes meanwhile may be in it or not.
     #[must_use]
     pub fn topics(&self) -> Vec<Topic> {
         self.core.topics_by_age().into_iter().map(Topic).collect()
@@ -297,68 +303,6 @@ impl Bus {
     }
 }
 
-/// Figures of a bus.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct BusStats {
-    /// Messages published that somebody's filter let through to a queue or an inline handler.
-    pub published: u64,
-    /// Messages published that no subscription accepts.
-    pub unwanted: u64,
-    /// Publishes refused because a queue was full.
-    pub refused: u64,
-    /// Publishes refused because of [`BusBuilder::feedback_limit`].
-    pub feedback: u64,
-    /// Messages handed to handlers, final ones not counted.
-    pub delivered: u64,
-    /// Messages that came to subscriptions, each counted once for each: delivered, dropped and waiting together.
-    pub accepted: u64,
-    /// Messages accepted that will not be delivered, by cause, of all subscriptions that ever were.
-    pub dropped: Drops,
-    /// Messages that wait in queues of subscriptions' own.
-    pub waiting: u64,
-    /// Messages that came after a subscription's final one (published while it was leaving).
-    pub late: u64,
-    /// Handler calls that panicked.
-    pub panics: u64,
-    /// Subscriptions that have ended.
-    pub ended: u64,
-    /// Subscriptions now.
-    pub subscriptions: usize,
-    /// Topics now.
-    pub topics: usize,
-    /// Uses of a message type after its last handle was gone.
-    pub late_type_uses: u64,
-    /// Bytes of ring memory in use.
-    pub ring_bytes: usize,
-    /// Lanes taken over from handlers that kept them too long.
-    pub takeovers: u64,
-    /// Times a lane had to stay with such a handler because all spare threads were in use.
-    pub takeovers_refused: u64,
-    /// Threads beside those that serve lanes, now.
-    pub spare_threads: usize,
-    /// Most of them so far.
-    pub spare_threads_high_water: usize,
-    /// Figures of each lane.
-    pub lanes: Vec<LaneStats>,
-}
-
-/// Figures of a lane.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct LaneStats {
-    /// Dispatches waiting.
-    pub depth: u64,
-    /// Most dispatches that waited, as sampled.
-    pub high_water: u64,
-    /// Dispatches served.
-    pub served: u64,
-    /// Times the worker went to sleep.
-    pub sleeps: u64,
-    /// Times it was taken over.
-    pub takeovers: u64,
-}
-
 /// A bus in the making.
 ///
 /// # Examples
@@ -387,6 +331,8 @@ pub struct BusBuilder {
     declined_types: HashSet<Box<str>>,
     watchdog: Option<Duration>,
     spare_threads: usize,
+    callbacks: Callbacks,
+    water_marks: WaterMarks,
     feedback_limit: Option<u16>,
 }
 
@@ -402,6 +348,8 @@ impl Default for BusBuilder {
             declined_types: HashSet::new(),
             watchdog: Some(DEFAULT_PERIOD),
             spare_threads: 64,
+            callbacks: Callbacks::default(),
+            water_marks: WaterMarks::default(),
             feedback_limit: None,
         }
     }
@@ -482,6 +430,7 @@ impl BusBuilder {
     /// thread.
     pub fn build(self) -> Result<Bus, BuildError> {
         let (pinning, wait, watchdog) = (self.pinning.clone(), self.wait, self.watchdog);
+        let is_monitored = !self.callbacks.is_empty() || self.water_marks != WaterMarks::default();
         let (bus, ends) = self.prepare(None)?;
         // From here on a failure ends the lanes that have started.
         for (index, end) in ends.into_iter().enumerate() {
@@ -491,8 +440,9 @@ impl BusBuilder {
             bus.core.homes.adopt(worker::spawn(end, setup, spares).map_err(BuildError::Thread)?);
         }
         let homes = &bus.core.homes;
-        if let (Some(period), Some(spares)) = (watchdog, homes.spares.clone()) {
-            let dog = Watchdog::start(period, &homes.lanes, spares, Arc::clone(&homes.watch));
+        if let Some(period) = watchdog.or(is_monitored.then_some(DEFAULT_PERIOD)) {
+            let (spares, watch) = (homes.spares.clone(), Arc::clone(&homes.watch));
+            let dog = Watchdog::start(period, &homes.lanes, spares, Arc::clone(&bus.core.monitor) as _, watch);
             homes.adopt(dog.map_err(BuildError::Thread)?);
         }
         Ok(bus)
@@ -530,10 +480,13 @@ impl BusBuilder {
         let (lanes, ends): (Vec<_>, Vec<_>) =
             (0..lanes).map(|index| Lane::new(format!("{}/{index}", self.name), size, Arc::clone(&budget))).unzip();
         let spares = self.watchdog.map(|_| Spares::new(&self.name, self.spare_threads));
+        let homes = Homes::new(lanes, self.wait, Arc::clone(&reclaimer), Arc::clone(&budget), most, spares, yard);
+        let (watch, period) = (Arc::clone(&homes.watch), self.watchdog.unwrap_or(DEFAULT_PERIOD));
         let core = Arc::new(BusCore {
+            monitor: Monitor::new(&homes.lanes, watch, period, self.water_marks, self.callbacks),
+            homes,
             name: self.name,
             closed: AtomicBool::new(false),
-            homes: Homes::new(lanes, self.wait, Arc::clone(&reclaimer), Arc::clone(&budget), most, spares, yard),
             control: ControlPath::new(Arc::clone(&reclaimer)),
             counters: Counters::new(),
             reclaimer,
@@ -542,33 +495,8 @@ impl BusBuilder {
             feedback: FeedbackLimit::new(self.feedback_limit),
             late_type_uses: Arc::default(),
             declined_types: self.declined_types,
-            names: Mutex::default(),
+            names: Names::new(),
         });
         Ok((Bus { _last: Arc::new(LastHandle(Arc::clone(&core))), core }, ends))
-    }
-}
-
-impl<P: Send + Sync + 'static> MessageType<P> {
-    /// A type without formatters.
-    ///
-    /// # Errors
-    /// As [`MessageTypeBuilder::create`].
-    pub fn new(bus: &Bus, name: impl Into<Box<str>>) -> Result<Self, TypeError> {
-        Self::builder(name).create(bus)
-    }
-}
-
-impl<P: Send + Sync + 'static> MessageTypeBuilder<P> {
-    /// Makes the type. Its messages may be published on any bus; `bus` decides whether it is declined
-    /// and counts late uses.
-    ///
-    /// # Errors
-    /// [`TypeError::Declined`] if the bus declines types of this name, [`TypeError::NoName`],
-    /// [`TypeError::TooMany`].
-    pub fn create(self, bus: &Bus) -> Result<MessageType<P>, TypeError> {
-        if bus.core.declined_types.contains(self.name()) {
-            return Err(TypeError::Declined(self.name().into()));
-        }
-        self.register(Arc::clone(&bus.core.late_type_uses))
     }
 }

@@ -55,7 +55,7 @@ fn wait(subscriber: &Arc<Subscriber>, deadline: Instant) -> bool {
 
 fn culprit(subscriber: &Subscriber) -> Culprit {
     let topic = subscriber.topic.upgrade().map_or_else(|| "(gone)".to_owned(), |topic| topic.name.to_string());
-    let name = subscriber.name.as_deref().map_or_else(
+    let name = subscriber.name().map_or_else(
         || unique_id(&topic, subscriber.id()),
         |name| format!("{name} ({})", unique_id(&topic, subscriber.id())),
     );

@@ -12,6 +12,7 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 
+use super::congestion::Place;
 use super::overflow::DropTotals;
 use super::topic::TopicInner;
 use crate::contain::{discard, quietly, report_panic};
@@ -24,7 +25,7 @@ use crate::exec::serial::{Serial, Token, TokenId};
 use crate::message::Message;
 use crate::message::depth::InHandler;
 use crate::stats::Tally;
-use crate::sync::plain::AtomicU64;
+use crate::sync::plain::{AtomicU32, AtomicU64};
 use crate::sync::{Arc, AtomicBool, Ordering, Weak};
 
 /// Takes the messages of a subscription.
@@ -167,6 +168,15 @@ impl Route {
         }
     }
 
+    /// The lane that is its own.
+    pub(crate) fn own_lane(&self) -> Option<&Arc<Lane<Subscriber>>> {
+        match self {
+            Self::Dedicated(lane) => Some(lane),
+            Self::Buffered(own) if own.dedicated => Some(&own.lane),
+            _ => None,
+        }
+    }
+
     pub(crate) fn is_queued(&self) -> bool {
         matches!(self, Self::Buffered(_))
     }
@@ -222,11 +232,20 @@ pub(crate) struct Subscriber {
     pub(crate) topic: Weak<TopicInner>,
     pub(crate) topic_id: u64,
     pub(crate) location: &'static Location<'static>,
-    pub(crate) name: Option<Box<Box<str>>>,
+    /// None: nothing was said.
+    about: Option<Box<About>>,
     totals: Arc<Totals>,
     /// Unsubscribing has begun.
     left: AtomicBool,
     on_panic: PanicPolicy,
+    /// Times it lost its lane. By the monitor.
+    takeovers: AtomicU32,
+}
+
+/// What a subscription says of itself.
+struct About {
+    name: Option<Box<str>>,
+    place: Place,
 }
 
 /// What a subscriber is made of.
@@ -239,6 +258,7 @@ pub(crate) struct SubscriberSetup {
     pub(crate) name: Option<Box<str>>,
     pub(crate) totals: Arc<Totals>,
     pub(crate) on_panic: PanicPolicy,
+    pub(crate) place: Place,
 }
 
 impl Subscriber {
@@ -254,11 +274,33 @@ impl Subscriber {
             topic: setup.topic,
             topic_id: setup.topic_id,
             location: setup.location,
-            name: setup.name.map(Box::new),
+            about: (setup.name.is_some() || !setup.place.is_default())
+                .then(|| Box::new(About { name: setup.name, place: setup.place })),
             totals: setup.totals,
             left: AtomicBool::new(false),
             on_panic: setup.on_panic,
+            takeovers: AtomicU32::new(0),
         })
+    }
+
+    /// Name for diagnostics.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.about.as_ref()?.name.as_deref()
+    }
+
+    /// Where it belongs.
+    pub(crate) fn place(&self) -> Place {
+        self.about.as_ref().map(|about| about.place.clone()).unwrap_or_default()
+    }
+
+    /// It has lost its lane.
+    pub(crate) fn note_takeover(&self) {
+        self.takeovers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Times it lost its lane.
+    pub(crate) fn takeovers(&self) -> u64 {
+        self.takeovers.load(Ordering::Relaxed).into()
     }
 
     /// Whether unsubscribing has begun.
@@ -405,6 +447,9 @@ impl Member for Subscriber {
     #[cold]
     fn panicked(self: &Arc<Self>, panic: Box<dyn Any + Send>) {
         self.tally.panics.add(1);
+        if let Some(lane) = self.route.lane() {
+            lane.note_panic();
+        }
         report_panic(&format!("the handler subscribed at {}", self.location), &*panic);
         discard(panic);
         if self.on_panic == PanicPolicy::End
@@ -449,6 +494,11 @@ impl Member for Subscriber {
             }
         }
         Turn::Served
+    }
+
+    fn serving(&self) -> Option<Box<str>> {
+        let Route::Buffered(own) = &self.route else { return None };
+        own.buffer.serving()
     }
 
     fn goes_on(&self) -> bool {

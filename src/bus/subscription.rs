@@ -15,6 +15,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::change::unique_id;
+use super::congestion::{Criticality, Place};
 use super::homes::Home;
 use super::overflow::Drops;
 use super::subscriber::{Handler, Own, PanicPolicy, Received, Route, Subscriber, SubscriberSetup};
@@ -76,6 +77,7 @@ pub struct SubscriberBuilder<'a> {
     delivery: Delivery,
     filter: Filter,
     on_panic: PanicPolicy,
+    place: Place,
     pub(super) rules: Rules,
 }
 
@@ -88,6 +90,7 @@ impl<'a> SubscriberBuilder<'a> {
             delivery: Delivery::default(),
             filter: Filter::default(),
             on_panic: PanicPolicy::default(),
+            place: Place::default(),
             rules: Rules::default(),
         }
     }
@@ -156,6 +159,18 @@ impl<'a> SubscriberBuilder<'a> {
         self
     }
 
+    /// The subsystem it belongs to: what [`Bus::congestion`](crate::Bus::congestion) asks for.
+    pub fn subsystem(mut self, name: impl AsRef<str>) -> Self {
+        self.place.scope = Some(self.topic.0.bus.monitor.levels.scope(name.as_ref()));
+        self
+    }
+
+    /// How much it matters that it keeps up. Default: [`Criticality::Normal`].
+    pub fn criticality(mut self, criticality: Criticality) -> Self {
+        self.place.criticality = criticality;
+        self
+    }
+
     /// Subscribes a closure.
     ///
     /// Publishes a [`SubscriptionChange`](crate::SubscriptionChange) on the topic; the new subscription
@@ -206,7 +221,9 @@ impl<'a> SubscriberBuilder<'a> {
             name: self.name,
             totals: Arc::clone(&bus.totals),
             on_panic: self.on_panic,
+            place: self.place,
         });
+        bus.monitor.adopt(&subscriber);
         let filter =
             (!self.filter.accepts_all() || self.filter.mode != FilterMode::None).then(|| Arc::new(self.filter));
         let entry = Entry { member: Arc::clone(&subscriber), filter };
@@ -249,6 +266,8 @@ pub struct SubscriptionStats {
     pub late: u64,
     /// Calls of the handler that panicked.
     pub panics: u64,
+    /// Times its handler lost its lane.
+    pub takeovers: u64,
     /// Most entries that waited in the queue it shares (lane), owns (dedicated, inline), as sampled.
     pub queue_high_water: u64,
     /// Entries that wait in the queue it shares (lane) or owns (dedicated), roughly; 0 for inline.
@@ -271,7 +290,7 @@ impl Subscription {
     /// Name given for diagnostics, if any.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
-        self.subscriber.name.as_deref().map(AsRef::as_ref)
+        self.subscriber.name()
     }
 
     /// Where it was subscribed.
@@ -295,12 +314,14 @@ impl Subscription {
     pub fn stats(&self) -> SubscriptionStats {
         let tally = &self.subscriber.tally;
         let (delivered, late, panics) = (tally.delivered.get(), tally.late.get(), tally.panics.get());
+        let takeovers = self.subscriber.takeovers();
         let plain = SubscriptionStats {
             accepted: delivered + late,
             delivered,
             dropped: Drops { late, ..Drops::default() },
             late,
             panics,
+            takeovers,
             ..SubscriptionStats::default()
         };
         match &self.subscriber.route {
@@ -308,7 +329,7 @@ impl Subscription {
             Route::Lane(lane) | Route::Dedicated(lane) => {
                 SubscriptionStats { queue_high_water: lane.high_water(), queue_depth: lane.depth(), ..plain }
             }
-            Route::Buffered(own) => SubscriptionStats { panics, ..own.buffer.look().into() },
+            Route::Buffered(own) => SubscriptionStats { panics, takeovers, ..own.buffer.look().into() },
         }
     }
 

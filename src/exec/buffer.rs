@@ -32,6 +32,8 @@ struct State {
     store: Store,
     /// A turn is queued or running.
     turn: bool,
+    /// Type of the message taken last; empty: it was none.
+    serving: String,
     /// Entries the budget knows of.
     charged: usize,
 }
@@ -64,7 +66,7 @@ impl Buffer {
     const ENTRY_BYTES: usize = size_of::<Item>() + size_of::<u64>();
 
     pub(crate) fn new(rules: Rules, budget: Arc<Budget>) -> Self {
-        let state = State { store: Store::new(rules.overflow), turn: false, charged: 0 };
+        let state = State { store: Store::new(rules.overflow), turn: false, serving: String::new(), charged: 0 };
         Self { rules, state: Mutex::new(state), budget, lagged: plain::AtomicU64::new(0) }
     }
 
@@ -156,12 +158,22 @@ impl Buffer {
             let next = state.store.pop(is_expired, &mut out);
             self.charge(&mut state);
             state.turn = next.is_some();
+            state.serving.clear();
+            if let Some((Next::Message(message) | Next::Final(message), _)) = &next {
+                state.serving.push_str(message.type_name_for_report());
+            }
             next
         };
         drop_all(out);
         let (next, lost) = next?;
         self.lagged.store(lost, plain::Ordering::Relaxed);
         Some(next)
+    }
+
+    /// Type of the message that was taken last, unless what came last was none.
+    pub(crate) fn serving(&self) -> Option<Box<str>> {
+        let state = lock(&self.state);
+        (!state.serving.is_empty()).then(|| state.serving.as_str().into())
     }
 
     /// Whether something waits; if not, the turn is over. By who has the turn.

@@ -19,24 +19,26 @@
 use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering, fence, lock};
 
 /// Stands for foreign code that is no member's handler: destructors.
-pub(super) const NO_MEMBER: u64 = u64::MAX;
+pub(crate) const NO_MEMBER: u64 = u64::MAX;
 
 const ASKED: usize = 1;
 const LOST: usize = 2;
 /// The worker's own: something is left to do after the call.
 const WORK: usize = 4;
+/// Somebody has looked at the worker's state: the worker is to see that it has.
+const PEEKED: usize = 8;
 
 /// A call as somebody else saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(crate) struct Seen {
     /// Member, or zero: none.
-    pub(super) id: u64,
+    pub(crate) id: u64,
     step: u64,
 }
 
 impl Seen {
     /// Whether foreign code was running.
-    pub(super) fn is_call(self) -> bool {
+    pub(crate) fn is_call(self) -> bool {
         self.id != 0
     }
 }
@@ -94,7 +96,11 @@ impl Hold {
             drop(lock(&self.verdict));
         }
         // Acquire: meets the Release of the verdict.
-        self.signs.load(Ordering::Acquire) & LOST != 0
+        let signs = self.signs.load(Ordering::Acquire);
+        if signs & PEEKED != 0 {
+            self.signs.fetch_and(!PEEKED, Ordering::Relaxed);
+        }
+        signs & LOST != 0
     }
 
     /// Whether there is something to look at.
@@ -129,6 +135,16 @@ impl Hold {
     /// Takes the lane away if that call still runs: `transfer` then looks at the worker's state, which nobody
     /// else does meanwhile.
     pub(super) fn take<R>(&self, seen: Seen, transfer: impl FnOnce() -> R) -> Option<R> {
+        self.ask(seen, LOST, transfer)
+    }
+
+    /// Looks at the worker's state if that call still runs; the lane stays the worker's.
+    pub(super) fn peek<R>(&self, seen: Seen, look: impl FnOnce() -> R) -> Option<R> {
+        // The sign stays until the worker has seen it, so that what it does next comes after the look.
+        self.ask(seen, PEEKED, look)
+    }
+
+    fn ask<R>(&self, seen: Seen, sign: usize, transfer: impl FnOnce() -> R) -> Option<R> {
         let _verdict = lock(&self.verdict);
         if seen.id == 0 || self.signs.fetch_or(ASKED, Ordering::Relaxed) & LOST != 0 {
             self.signs.fetch_and(!ASKED, Ordering::Relaxed);
@@ -139,7 +155,7 @@ impl Hold {
         let taken = (self.look() == seen).then(transfer);
         if taken.is_some() {
             // Release: what the transfer did comes before.
-            self.signs.fetch_or(LOST, Ordering::Release);
+            self.signs.fetch_or(sign, Ordering::Release);
         }
         self.signs.fetch_and(!ASKED, Ordering::Release);
         taken

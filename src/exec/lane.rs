@@ -16,11 +16,12 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::audience::Identified;
 use super::completion::Completion;
 use super::flood::Flood;
+use super::hold::Seen;
 use super::mailbox::{Deferred, Mailbox};
 use super::part::{Dispatch, Held};
 use super::serial::{Token, TokenId};
@@ -33,6 +34,7 @@ use crate::message::depth::InHandler;
 use crate::ring::{Budget, Consumer, Position, Ring, ring};
 use crate::stats::Tally;
 use crate::sync::park::Sleeper;
+use crate::sync::plain::{AtomicU64, Ordering as PlainOrdering};
 use crate::sync::stack::ClosableStack;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, OnceLock, Ordering, Weak, lock};
 
@@ -49,6 +51,10 @@ pub(crate) trait Member: Identified + Send + Sync + Sized + 'static {
     /// Serves the next entry of the member's own queue (`buffer`), by who has the turn. Never unwinds.
     fn serve_next(self: &Arc<Self>, _token: &Token) -> Turn {
         Turn::Over
+    }
+    /// Type of the message that was taken from that queue last, for those who look.
+    fn serving(&self) -> Option<Box<str>> {
+        None
     }
     /// Whether something waits in that queue; if not, the turn is over.
     fn goes_on(&self) -> bool {
@@ -91,6 +97,27 @@ pub(crate) enum Control<M: Member> {
     Stop,
 }
 
+/// A call of a handler, for those who look.
+pub(crate) struct Running<M> {
+    pub(crate) id: u64,
+    /// Nobody: it was not called from a walk.
+    pub(crate) member: Weak<M>,
+    pub(crate) message_type: Option<Box<str>>,
+}
+
+/// A member that is served away from its lane, for those who look.
+pub(crate) struct Away<M> {
+    pub(crate) id: u64,
+    pub(crate) member: Weak<M>,
+    /// When it got stuck.
+    pub(crate) opened: Instant,
+    /// What its handler has now and since when, if it runs.
+    pub(crate) running: Option<(Option<Box<str>>, Instant)>,
+    /// Entries ever queued for it.
+    pub(crate) pushed: u64,
+    pub(crate) waiting: u64,
+}
+
 /// Sizes of a lane's ring.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RingSize {
@@ -124,6 +151,8 @@ pub(crate) struct Lane<M: Member> {
     flood: Arc<Flood>,
     /// The worker takes nothing any more.
     ended: AtomicBool,
+    /// Handler calls that panicked.
+    panics: AtomicU64,
     /// Members that have not had their final message.
     members: AtomicUsize,
     /// On lines of its own: written at every delivery, while publishers read the rest.
@@ -166,6 +195,7 @@ impl<M: Member> Lane<M> {
             watch: OnceLock::new(),
             flood: Arc::new(Flood::new(budget)),
             ended: AtomicBool::new(false),
+            panics: AtomicU64::new(0),
             members: AtomicUsize::new(0),
             busy: CachePadded::default(),
         });
@@ -227,12 +257,12 @@ impl<M: Member> Lane<M> {
     /// A mailbox for a member whose handler is stuck; `waiting` stood aside for it. `over`: in its final message.
     pub(super) fn open_mailbox(
         &self,
-        id: u64,
+        about: Running<M>,
         quick: Duration,
         waiting: VecDeque<Deferred<M>>,
         over: bool,
     ) -> Arc<Mailbox<M>> {
-        let mailbox = Arc::new(Mailbox::new(id, self.token, quick, waiting, over, Arc::clone(&self.flood)));
+        let mailbox = Arc::new(Mailbox::new(about, self.token, quick, waiting, over, Arc::clone(&self.flood)));
         lock(&self.server).mailboxes.push(Arc::clone(&mailbox));
         mailbox
     }
@@ -241,7 +271,28 @@ impl<M: Member> Lane<M> {
         lock(&self.server).mailboxes.retain(|other| !Arc::ptr_eq(other, mailbox));
     }
 
-    pub(super) fn watched_by(&self, watch: Arc<Watch>) {
+    /// What runs now.
+    pub(crate) fn look(&self) -> Seen {
+        self.worker().map_or_else(Seen::default, |worker| worker.look())
+    }
+
+    /// Who runs, if that call still does. Costs the worker a short wait if it ends just now.
+    pub(crate) fn describe(&self, seen: Seen) -> Option<Running<M>> {
+        self.worker()?.describe(seen)
+    }
+
+    /// Members that are served elsewhere.
+    pub(crate) fn away(&self) -> Vec<Away<M>> {
+        let mailboxes = lock(&self.server).mailboxes.clone();
+        mailboxes.iter().filter_map(|mailbox| mailbox.look()).collect()
+    }
+
+    /// Dispatches ever pushed. Those [`served`](Self::served) are out of the queue.
+    pub(crate) fn pushed(&self) -> u64 {
+        self.ring.tail().get()
+    }
+
+    pub(crate) fn watched_by(&self, watch: Arc<Watch>) {
         let _ = self.watch.set(watch);
     }
 
@@ -253,7 +304,7 @@ impl<M: Member> Lane<M> {
     }
 
     /// Whether the worker sleeps.
-    pub(super) fn is_asleep(&self) -> bool {
+    pub(crate) fn is_asleep(&self) -> bool {
         self.ring.is_asleep()
     }
 
@@ -264,7 +315,7 @@ impl<M: Member> Lane<M> {
     }
 
     /// Whether the worker has ended.
-    pub(super) fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
     }
 
@@ -275,6 +326,15 @@ impl<M: Member> Lane<M> {
     /// Times it was taken over.
     pub(crate) fn takeovers(&self) -> u64 {
         self.busy.takeovers.get()
+    }
+
+    pub(crate) fn note_panic(&self) {
+        self.panics.fetch_add(1, PlainOrdering::Relaxed);
+    }
+
+    /// Handler calls of its members that panicked.
+    pub(crate) fn panics(&self) -> u64 {
+        self.panics.load(PlainOrdering::Relaxed)
     }
 
     #[inline]

@@ -20,12 +20,12 @@ use std::time::{Duration, Instant};
 use super::completion::Completion;
 use super::flood::Flood;
 use super::frames::{Helper, Serving};
-use super::lane::{Member, Turn};
+use super::lane::{Away, Member, Running, Turn};
 use super::serial::{Token, TokenId};
 use crate::contain::quietly;
 use crate::message::Message;
 use crate::sync::park::{self, Sleeper};
-use crate::sync::{Arc, AtomicBool, Mutex, Ordering, lock, scaled};
+use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak, lock, scaled};
 
 /// Something for one member, later.
 pub(super) enum Deferred<M: Member> {
@@ -37,6 +37,14 @@ pub(super) enum Deferred<M: Member> {
 }
 
 impl<M: Member> Deferred<M> {
+    /// Type of the message it brings.
+    fn message_type(&self) -> Option<Box<str>> {
+        match self {
+            Self::Message(_, message) | Self::Finish(_, message) => Some(message.type_name_for_report().into()),
+            Self::Notify(_) | Self::Serve(_) => None,
+        }
+    }
+
     /// Serves it; true: it was the member's last. Never unwinds.
     pub(super) fn serve(self, token: &Token) -> bool {
         match self {
@@ -78,13 +86,19 @@ const PATIENCE: Duration = Duration::from_secs(1);
 struct Items<M: Member> {
     waiting: VecDeque<Deferred<M>>,
     closed: bool,
+    /// Entries ever queued.
+    pushed: u64,
+    /// What the handler was given last, and when.
+    current: (Option<Box<str>>, Instant),
     /// Who serves it, while that thread sleeps.
     sleeper: Option<Sleeper>,
 }
 
 /// See the module.
 pub(super) struct Mailbox<M: Member> {
-    id: u64,
+    /// The call that got stuck.
+    about: Running<M>,
+    opened: Instant,
     token: TokenId,
     /// What counts as quick.
     quick: Duration,
@@ -101,7 +115,7 @@ impl<M: Member> Mailbox<M> {
 
     /// A mailbox for a member whose handler runs; with what waits for it already.
     pub(super) fn new(
-        id: u64,
+        mut about: Running<M>,
         token: TokenId,
         quick: Duration,
         waiting: VecDeque<Deferred<M>>,
@@ -109,12 +123,27 @@ impl<M: Member> Mailbox<M> {
         flood: Arc<Flood>,
     ) -> Self {
         flood.rose(waiting.len(), Self::ITEM_BYTES);
-        let items = Mutex::new(Items { waiting, closed: false, sleeper: None });
-        Self { id, token, quick, over, running: AtomicBool::new(true), items, flood }
+        let (opened, pushed) = (Instant::now(), waiting.len() as u64);
+        let current = (about.message_type.take(), opened);
+        let items = Mutex::new(Items { waiting, closed: false, pushed, current, sleeper: None });
+        Self { about, opened, token, quick, over, running: AtomicBool::new(true), items, flood }
     }
 
     pub(super) fn id(&self) -> u64 {
-        self.id
+        self.about.id
+    }
+
+    /// A moment's view; none: the member is back on its lane, or is to be.
+    pub(super) fn look(&self) -> Option<Away<M>> {
+        let items = lock(&self.items);
+        (!items.closed).then(|| Away {
+            id: self.about.id,
+            member: Weak::clone(&self.about.member),
+            opened: self.opened,
+            running: self.is_running().then(|| items.current.clone()),
+            pushed: items.pushed,
+            waiting: items.waiting.len() as u64,
+        })
     }
 
     /// Whether the member's handler runs now.
@@ -136,6 +165,7 @@ impl<M: Member> Mailbox<M> {
             }
             self.flood.rose(1, Self::ITEM_BYTES);
             items.waiting.push_back(item);
+            items.pushed += 1;
             items.sleeper.take()
         };
         if let Some(sleeper) = sleeper {
@@ -152,6 +182,7 @@ impl<M: Member> Mailbox<M> {
                 let mut items = lock(&self.items);
                 if let Some(item) = items.waiting.pop_front() {
                     self.flood.fell(Self::ITEM_BYTES);
+                    items.current = (item.message_type(), Instant::now());
                     return Some(item);
                 }
                 if last || waited || quick_calls >= QUICK_CALLS {
@@ -197,11 +228,11 @@ impl<M: Member> Helper for Mailbox<M> {
     }
 
     fn runs(&self, id: u64) -> bool {
-        self.id == id && self.is_running()
+        self.id() == id && self.is_running()
     }
 
     fn running(&self, into: &mut Vec<u64>) {
-        into.extend(Some(self.id).filter(|_| self.is_running()));
+        into.extend(Some(self.id()).filter(|_| self.is_running()));
     }
 
     fn help(&self) -> bool {

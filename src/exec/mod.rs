@@ -14,12 +14,13 @@
 
 pub(crate) mod affinity;
 pub(crate) mod audience;
+pub(crate) mod backlog;
 pub(crate) mod buffer;
 pub(crate) mod completion;
 mod flood;
 pub(crate) mod frames;
 mod helping;
-mod hold;
+pub(crate) mod hold;
 pub(crate) mod inline;
 pub(crate) mod lane;
 mod mailbox;

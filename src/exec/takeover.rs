@@ -18,7 +18,7 @@
 use std::time::Duration;
 
 use super::hold::{NO_MEMBER, Seen};
-use super::lane::Member;
+use super::lane::{Member, Running};
 use super::serial::Token;
 use super::walk::Rest;
 use super::worker::Worker;
@@ -30,6 +30,34 @@ impl<M: Member> Worker<M> {
         self.hold.look()
     }
 
+    /// Who runs, and what it was given; the lane stays here. None: that call has ended.
+    pub(crate) fn describe(&self, seen: Seen) -> Option<Running<M>> {
+        self.hold.peek(seen, || self.running_of(seen.id))
+    }
+
+    /// The call of a member on this stack. Under the hold's protocol only.
+    fn running_of(&self, id: u64) -> Running<M> {
+        let walks = self.walks.borrow();
+        let call = walks[..self.depth.get()].iter().rev().find_map(|walk| {
+            let target = walk.target.get()?;
+            // SAFETY: the lane has not passed the dispatch, so its list is alive.
+            let audience = unsafe { target.audience() };
+            let member = audience.at(walk.cursor.get()).filter(|member| member.id() == id)?;
+            Some((
+                Arc::downgrade(member),
+                walk.message.borrow().as_ref().map(|message| message.type_name_for_report().into()),
+            ))
+        });
+        // Whoever serves a guest holds it: what is upgraded here is not the last reference.
+        let guest = || {
+            let (_, member) = Some(self.guest.borrow().clone()).filter(|(guest, _)| *guest == id)?;
+            let message_type = member.upgrade().and_then(|member| member.serving());
+            Some((member, message_type))
+        };
+        let (member, message_type) = call.or_else(guest).unwrap_or_default();
+        Running { id, member, message_type }
+    }
+
     /// The lane's next worker, if that call still runs; the job is to [`run`](Self::run) it. `quick`: calls
     /// shorter than that bring a member back to its lane.
     pub(crate) fn take_over(&self, seen: Seen, quick: Duration) -> Option<Arc<Self>> {
@@ -39,7 +67,8 @@ impl<M: Member> Worker<M> {
             let on_stack = self.waiting.borrow().iter().copied().chain([seen.id]).collect::<Vec<_>>();
             for id in on_stack.into_iter().filter(|&id| id != 0 && id != NO_MEMBER) {
                 let waiting = core.deferred.remove(&id).unwrap_or_default();
-                let mailbox = self.lane.open_mailbox(id, quick, waiting, self.finishing.get() == id);
+                let over = self.finishing.get() == id;
+                let mailbox = self.lane.open_mailbox(self.running_of(id), quick, waiting, over);
                 self.left_behind.borrow_mut().push(Arc::clone(&mailbox));
                 // One it was served from before, closed and not taken back yet.
                 if let Some(closed) = core.away.insert(id, mailbox) {

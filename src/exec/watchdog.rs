@@ -9,7 +9,7 @@
 //! lane pays nothing for being looked at but its own marks (`hold`). Cost: a thread; while lanes are
 //! busy two wake-ups a period.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::hold::Seen;
 use super::lane::{Lane, Member};
@@ -21,10 +21,10 @@ use crate::sync::{Arc, AtomicBool, Mutex, Ordering, fence, lock};
 
 /// Ticks with all lanes asleep after which the watchdog sleeps too.
 const QUIET_TICKS: u32 = 64;
+/// Pause between looks while all lanes sleep and the observer has something to look at.
+const OBSERVING: Duration = Duration::from_millis(10);
 /// Longest sleep, should a lane's call for it be missed.
 const LONGEST_SLEEP: Duration = Duration::from_millis(500);
-/// Log messages about take-overs: one in this time.
-const LOG_EVERY: Duration = Duration::from_secs(1);
 
 /// How lanes wake a sleeping watchdog.
 #[derive(Debug, Default)]
@@ -61,16 +61,21 @@ impl Watch {
     }
 }
 
+/// Looks on with the watchdog. Called by its thread, after each look; must not block.
+pub(crate) trait Observer: Send + Sync + 'static {
+    /// True: there is something to look at even if all lanes sleep.
+    fn look(&self) -> bool;
+}
+
 /// See the module.
 pub(crate) struct Watchdog<M: Member> {
     period: Duration,
     lanes: Box<[Arc<Lane<M>>]>,
-    spares: Arc<Spares<M>>,
+    /// None: lanes are not taken over.
+    spares: Option<Arc<Spares<M>>>,
+    observer: Arc<dyn Observer>,
     watch: Arc<Watch>,
     seen: Vec<Seen>,
-    logged: Option<Instant>,
-    /// Take-overs since the last log message.
-    unlogged: u64,
 }
 
 impl<M: Member> Watchdog<M> {
@@ -78,31 +83,38 @@ impl<M: Member> Watchdog<M> {
     pub(crate) fn start(
         period: Duration,
         lanes: &[Arc<Lane<M>>],
-        spares: Arc<Spares<M>>,
+        spares: Option<Arc<Spares<M>>>,
+        observer: Arc<dyn Observer>,
         watch: Arc<Watch>,
     ) -> std::io::Result<JoinHandle<()>> {
         for lane in lanes {
             lane.watched_by(Arc::clone(&watch));
         }
         let seen = vec![Seen::default(); lanes.len()];
-        let dog = Self { period, lanes: lanes.into(), spares, watch, seen, logged: None, unlogged: 0 };
+        let dog = Self { period, lanes: lanes.into(), spares, observer, watch, seen };
         thread::Builder::new().name("stasis-watchdog".to_owned()).spawn(move || dog.run())
     }
 
     fn run(mut self) {
         *lock(&self.watch.sleeper) = Some(Sleeper::current());
-        let mut quiet = 0;
+        let (mut quiet, mut observed) = (0, false);
         while !self.lanes.iter().all(|lane| lane.has_ended()) {
-            if quiet > QUIET_TICKS {
+            if quiet > QUIET_TICKS && observed {
+                park::sleep(Some(OBSERVING.max(self.period / 2)));
+            } else if quiet > QUIET_TICKS {
                 self.sleep();
                 quiet = 0;
             } else {
                 park::sleep(Some(self.period / 2));
             }
             self.look();
+            observed = self.observer.look();
             quiet = if self.all_asleep() { quiet + 1 } else { 0 };
         }
-        self.spares.close();
+        self.observer.look();
+        if let Some(spares) = &self.spares {
+            spares.close();
+        }
     }
 
     fn all_asleep(&self) -> bool {
@@ -121,7 +133,8 @@ impl<M: Member> Watchdog<M> {
     }
 
     fn look(&mut self) {
-        self.spares.retry();
+        let Some(spares) = self.spares.clone() else { return };
+        spares.retry();
         for at in 0..self.lanes.len() {
             let lane = &self.lanes[at];
             let Some(worker) = lane.worker() else { continue };
@@ -130,34 +143,16 @@ impl<M: Member> Watchdog<M> {
                 self.seen[at] = seen;
                 continue;
             }
-            if !self.spares.reserve() {
+            if !spares.reserve() {
                 self.watch.refused.fetch_add(1, PlainOrdering::Relaxed);
-                self.log(at, false);
                 continue;
             }
             if let Some(next) = worker.take_over(seen, self.period / 2) {
                 self.watch.takeovers.fetch_add(1, PlainOrdering::Relaxed);
                 lane.note_takeover();
-                self.spares.serve_lane(next);
+                spares.serve_lane(next);
                 self.seen[at] = Seen::default();
-                self.log(at, true);
             }
-        }
-    }
-
-    /// Tells the log, once in a while: a flood of these would be the next trouble.
-    fn log(&mut self, lane: usize, taken: bool) {
-        self.unlogged += 1;
-        if self.logged.is_some_and(|last| last.elapsed() < LOG_EVERY) {
-            return;
-        }
-        self.logged = Some(Instant::now());
-        let lane = self.lanes[lane].name();
-        let times = std::mem::take(&mut self.unlogged);
-        if taken {
-            tracing::warn!(lane, times, "a handler keeps its lane for too long: another thread goes on with the lane");
-        } else {
-            tracing::error!(lane, times, "a handler keeps its lane, and all spare threads are in use");
         }
     }
 }

@@ -39,7 +39,7 @@ use crate::contain::quietly;
 use crate::message;
 use crate::reclaim::Reclaimer;
 use crate::ring::{Consumer, Position};
-use crate::sync::{Arc, fence, scaled, thread};
+use crate::sync::{Arc, Weak, fence, scaled, thread};
 
 /// Entries of a member's own queue that are served in one turn.
 const TURN: usize = scaled(32, 1);
@@ -155,6 +155,8 @@ pub(crate) struct Worker<M: Member> {
     pub(super) stop: Cell<bool>,
     /// The lane takes nothing any more.
     pub(super) ended: Cell<bool>,
+    /// Who was served last without a walk.
+    pub(super) guest: RefCell<(u64, Weak<M>)>,
     /// The member that got its final message last: nothing comes after it.
     pub(super) finishing: Cell<u64>,
     /// The rest of a walk that was taken over.
@@ -215,6 +217,7 @@ impl<M: Member> Worker<M> {
             helping: Cell::new(0),
             stop: Cell::new(false),
             ended: Cell::new(false),
+            guest: RefCell::default(),
             finishing: Cell::new(0),
             rest: Cell::default(),
             left_behind: RefCell::default(),
@@ -335,6 +338,7 @@ impl<M: Member> Worker<M> {
         match control {
             Control::Finish(member, message) => {
                 let id = member.id();
+                self.guest.replace((id, Arc::downgrade(&member)));
                 let Err(item) = self.divert(id, Deferred::Finish(member, message)) else { return };
                 self.finishing.set(id);
                 self.hold.enter(id);
@@ -359,6 +363,7 @@ impl<M: Member> Worker<M> {
     fn serve_turn(&self, member: Arc<M>) {
         let id = member.id();
         let Err(Deferred::Serve(member)) = self.divert(id, Deferred::Serve(member)) else { return };
+        self.guest.replace((id, Arc::downgrade(&member)));
         // A driver's steps are single ones.
         let most = if self.is_manual.get() { 1 } else { TURN };
         for _ in 0..most {

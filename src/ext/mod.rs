@@ -7,6 +7,7 @@ pub mod distinct;
 pub mod feedback;
 pub mod follow;
 pub mod format;
+mod health;
 pub mod key_index;
 pub mod keyed;
 pub mod pattern;

@@ -116,6 +116,11 @@ impl Message {
         &self.0.kind().detail_for_message().name
     }
 
+    /// As [`type_name`](Self::type_name), for those who only look on: no use of the type.
+    pub(crate) fn type_name_for_report(&self) -> &str {
+        &self.0.kind().detail().name
+    }
+
     /// Formatters of the message's type.
     #[inline]
     #[must_use]

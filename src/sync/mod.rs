@@ -42,7 +42,7 @@ pub(crate) use self::schedule::{
 
 /// Atomics that are `std`'s even under loom: statics and counters no protocol depends on.
 pub(crate) mod plain {
-    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 }
 
 #[cfg(not(loom))]
