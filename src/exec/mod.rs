@@ -22,6 +22,7 @@ mod helping;
 mod hold;
 pub(crate) mod inline;
 pub(crate) mod lane;
+mod late;
 mod mailbox;
 pub(crate) mod part;
 pub(crate) mod serial;
