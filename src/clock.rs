@@ -74,3 +74,22 @@ impl Timestamp {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// As on a machine whose processors disagree: the later stamp is the smaller one.
+    #[test]
+    fn a_clock_that_goes_back_makes_no_time_negative() {
+        let now = Timestamp::now();
+        for earlier in [Timestamp(now.0 - 1), Timestamp(now.0 / 2), Timestamp(0)] {
+            assert_eq!(earlier.since(now), Duration::ZERO);
+            assert!(earlier.to_system_time() <= now.to_system_time());
+        }
+        for later in [Timestamp(now.0 + (1 << 50)), Timestamp(u64::MAX)] {
+            assert_eq!(later.elapsed(), Duration::ZERO, "a message from the future is new, never too old");
+            assert!(later.to_system_time() > now.to_system_time());
+        }
+    }
+}

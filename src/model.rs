@@ -447,6 +447,14 @@ impl Lane {
     pub fn queued(&self, limit: usize, handle: impl FnMut(&Message, bool) + Send + 'static) -> Arc<Listener> {
         Listener::with_queue(&self.0, limit, Box::new(handle))
     }
+    /// Somebody counts as a member until [`member_left`](Self::member_left).
+    pub fn member_joins(&self) {
+        self.0.member_joins();
+    }
+    /// As a member does that has had its final message elsewhere.
+    pub fn member_left(&self) {
+        self.0.member_left();
+    }
     /// A list of these members on this lane.
     pub fn part(&self, members: &[Arc<Listener>]) -> Part {
         let entries = members.iter().map(|member| Entry { member: Arc::clone(member), filter: None }).collect();

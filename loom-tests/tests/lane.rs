@@ -36,6 +36,20 @@ fn a_worker_wakes_and_stops_behind_its_work() {
     });
 }
 
+/// Promise G11: a stopped lane ends when its last member has ended, which may have been served elsewhere (take-over).
+/// Mutations: `doze` not looking at the members; `member_left` waking nobody.
+#[test]
+fn a_stopped_lane_ends_with_its_last_member() {
+    Model::new("a_stopped_lane_ends_with_its_last_member").check(|| {
+        let (lane, end) = lane();
+        lane.member_joins();
+        let worker = spawn(move || end.run(&Reclaimer::new()));
+        assert!(lane.stop());
+        lane.member_left();
+        worker.join().unwrap();
+    });
+}
+
 /// Promise G5: the final message comes behind everything published before it and is the last; a racing
 /// publish comes before it or is late; the handler is dropped once.
 /// Mutation: control entries at position zero.

@@ -14,7 +14,7 @@ fn writer(log: &Log, probe: Probe) -> impl FnMut(&stasis_bus::Message, bool) + S
     move |message, is_final| {
         let _ = &probe;
         inside.set(inside.get() + 1);
-        let number = if is_final { 99 } else { *message.payload::<usize>().unwrap() };
+        let number = if is_final { 99 } else { message.payload::<usize>().copied().unwrap_or(7) };
         log.lock().unwrap().push(number);
     }
 }
@@ -92,5 +92,40 @@ fn the_last_part_retires() {
         assert!(lane.stop());
         worker.join().unwrap();
         assert_eq!((log.lock().unwrap().clone(), drops.count()), (vec![1], 1));
+    });
+}
+
+/// Promise G10: what a publisher in the middle pushes to a lane that has ended meanwhile goes when the grace period
+/// is over, though the lane itself stays (somebody has a handle of its subscription).
+/// Mutations: the queue not let go at the lane's end; emptied at once.
+#[test]
+fn an_ended_lane_keeps_no_message() {
+    Model::new("an_ended_lane_keeps_no_message").check(|| {
+        let (log, drops) = (Log::default(), Drops::new());
+        let reclaimer = Reclaimer::new();
+        let (lane, end) = lane();
+        let listener = lane.listener(writer(&log, Drops::new().probe()));
+        let late = message_type::<(usize, Probe)>("late");
+        let kind = message_type::<usize>("n");
+        let cell = Arc::new(SnapshotCell::new(vec![lane.part(std::slice::from_ref(&listener))]));
+        let publisher = {
+            let (cell, message) = (Arc::clone(&cell), late.message((1, drops.probe())));
+            spawn(move || {
+                let pin = pin();
+                cell.look(|parts: &Vec<Part>| parts.iter().for_each(|part| part.push(message.clone())));
+                drop(pin);
+            })
+        };
+        reclaimer.retire(cell.swap(Vec::new()));
+        assert!(lane.finish(&listener, kind.message(0)));
+        assert!(lane.stop());
+        end.run(&reclaimer);
+        publisher.join().unwrap();
+        while reclaimer.is_pending() {
+            reclaimer.tick();
+            loom::thread::yield_now();
+        }
+        assert_eq!(drops.count(), 1, "the message stays in the queue");
+        drop(lane);
     });
 }

@@ -94,8 +94,8 @@ impl Homes {
         lock(&self.threads).push(thread);
     }
 
-    /// Joins the threads that end before `deadline`; a worker does not wait for itself.
-    pub(crate) fn join_threads(&self, deadline: Instant) {
+    /// Joins the threads that end before `deadline`; a worker does not wait for itself. How many are left.
+    pub(crate) fn join_threads(&self, deadline: Instant) -> usize {
         let own = thread::current().id();
         let mut threads = std::mem::take(&mut *lock(&self.threads));
         loop {
@@ -111,7 +111,9 @@ impl Homes {
             }
             thread::sleep(Duration::from_micros(50));
         }
+        let left = threads.len();
         lock(&self.threads).extend(threads);
+        left
     }
 
     fn least_loaded(&self) -> usize {

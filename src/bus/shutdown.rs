@@ -36,6 +36,8 @@ pub struct ShutdownReport {
     pub ring_bytes: usize,
     /// Whether all retired lists were freed within the deadline.
     pub reclaimed: bool,
+    /// Threads of the bus that had not ended at the deadline; one if it was called in a handler, on that thread.
+    pub threads: usize,
 }
 
 /// Something that outlives the shutdown, for a leak report.
@@ -114,9 +116,7 @@ pub(crate) fn finish(bus: &BusCore, limit: Duration, deadline: Instant) -> Resul
         // Handed back by a lane that has ended already.
         let _ = lane.control(Control::Stop);
     }
-    if culprits.is_empty() {
-        bus.homes.join_threads(deadline);
-    }
+    let threads = if culprits.is_empty() { bus.homes.join_threads(deadline) } else { 0 };
     // A bus without threads: its lanes end here.
     while frames::drive() {}
     while bus.reclaimer.is_pending() {
@@ -137,5 +137,5 @@ pub(crate) fn finish(bus: &BusCore, limit: Duration, deadline: Instant) -> Resul
         .iter()
         .map(|topic| Alive { name: topic.name.to_string(), location: topic.location.to_string() })
         .collect();
-    Ok(ShutdownReport { ended, topics, ring_bytes: bus.budget.used(), reclaimed: !bus.reclaimer.is_pending() })
+    Ok(ShutdownReport { ended, topics, ring_bytes: bus.budget.used(), reclaimed: !bus.reclaimer.is_pending(), threads })
 }

@@ -116,7 +116,7 @@ impl TopicInner {
     #[inline]
     fn publish(&self, message: Message) -> Result<(), PublishError> {
         if self.hint.covers_message(&message) {
-            return self.publish_wanted(message, false);
+            return self.publish_counted(message, false);
         }
         if self.bus.is_closed() {
             return Err(PublishError::Closed(message));
@@ -125,8 +125,16 @@ impl TopicInner {
         Ok(())
     }
 
-    /// `control`: finds room in full queues too.
-    fn publish_wanted(&self, message: Message, control: bool) -> Result<(), PublishError> {
+    fn publish_counted(&self, message: Message, control: bool) -> Result<(), PublishError> {
+        if !self.publish_wanted(message, control)? {
+            self.bus.counters.count(Count::Unwanted);
+        }
+        Ok(())
+    }
+
+    /// Publishes what the hint says somebody may want; false: nobody does after all, and nothing was counted (the
+    /// hint covers everything while a list changes). `control`: finds room in full queues too.
+    fn publish_wanted(&self, message: Message, control: bool) -> Result<bool, PublishError> {
         if depth::current() != 0
             && let Err(message) = self.bus.feedback.pass(&self.name, &message, control)
         {
@@ -164,12 +172,15 @@ impl TopicInner {
                 part.push(message.clone());
             }
         }
+        if last.is_none() && !with_inline {
+            return Ok(false);
+        }
         self.bus.counters.count(Count::Published);
         if !with_inline {
             if let Some(part) = last {
                 part.push(message);
             }
-            return Ok(());
+            return Ok(true);
         }
         if let Some(part) = last {
             part.push(message.clone());
@@ -187,7 +198,7 @@ impl TopicInner {
             subscriber.deliver_inline(&message);
             ControlFlow::Continue(())
         });
-        Ok(())
+        Ok(true)
     }
 
     /// Tells the subscribers about a change; nothing is made if nobody wants to know.
@@ -206,7 +217,7 @@ impl TopicInner {
     /// Publishes what subscriptions of ours have to get: finds room in full queues too.
     #[cfg_attr(not(feature = "ext"), allow(dead_code))]
     pub(crate) fn publish_control(&self, message: Message) -> Result<(), PublishError> {
-        self.publish_wanted(message, true)
+        self.publish_counted(message, true)
     }
 
     /// Unsubscribes: off the lists, the others told, the final message queued. Once.
@@ -393,5 +404,28 @@ impl Eq for Topic {}
 impl std::fmt::Debug for Topic {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Topic").field("name", &self.name()).field("subscribers", &self.subscribers()).finish()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::Bus;
+
+    /// While a list changes the hint covers everything, so publishes come as far as the list.
+    #[test]
+    fn an_open_hint_does_not_make_a_publish_wanted() {
+        let bus = Bus::builder().lanes(1).build().unwrap();
+        let (kind, other) = (MessageType::<u64>::new(&bus, "n").unwrap(), MessageType::<u64>::new(&bus, "o").unwrap());
+        let topic = bus.topic("t").unwrap();
+        let listener = topic.subscriber().accept(&kind).subscribe(|_| ()).unwrap();
+        topic.0.hint.open();
+        topic.publish(other.message(1)).unwrap();
+        topic.0.announce(listener.id());
+        topic.0.publish_control(other.message(2)).unwrap();
+        assert_eq!((bus.stats().published, bus.stats().unwanted), (0, 2), "the bus's own change is not counted");
+        topic.publish(kind.message(3)).unwrap();
+        assert_eq!((bus.stats().published, bus.stats().unwanted), (1, 2));
+        listener.unsubscribe().wait().unwrap();
     }
 }

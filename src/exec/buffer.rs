@@ -111,7 +111,8 @@ impl Buffer {
     /// Promises a place for the next [`push`](Self::push); false: publishing is to be refused.
     pub(crate) fn reserve(&self) -> bool {
         match self.rules.overflow {
-            Overflow::Spill => !self.budget.is_exceeded(),
+            // Others may keep what they have for good: whoever has nothing waiting is not refused for it.
+            Overflow::Spill => !self.budget.is_exceeded() || lock(&self.state).charged == 0,
             Overflow::Fail { .. } => lock(&self.state).store.reserve(),
             _ => true,
         }

@@ -23,6 +23,7 @@ mod helping;
 pub(crate) mod hold;
 pub(crate) mod inline;
 pub(crate) mod lane;
+mod late;
 mod mailbox;
 pub(crate) mod part;
 pub(crate) mod serial;

@@ -246,13 +246,27 @@ impl<M: Member> Worker<M> {
     pub(crate) fn run(self: Arc<Self>) -> Ended {
         self.lane.served_by(&self);
         message::gather_on_this_thread();
-        let _serving = Serving::begin(Rc::new(Arc::clone(&self)));
+        let serving = Serving::begin(Rc::new(Arc::clone(&self)));
+        let ended = self.serve();
+        drop(serving);
+        if ended == Ended::Stopped {
+            self.let_go();
+        }
+        ended
+    }
+
+    /// Whether it has been stopped and served its members to their end.
+    fn is_over(&self) -> bool {
+        self.stop.get() && self.lane.members() == 0
+    }
+
+    fn serve(&self) -> Ended {
         if let Some(rest) = self.rest.take() {
             self.walk(rest.message, rest.target, Some(rest.after));
         }
         let mut idle = Idle::new(self.wait);
         // A stopped lane serves its members to their end, however late that comes.
-        while !(self.stop.get() && self.lane.members() == 0) {
+        while !self.is_over() {
             if self.turn() {
                 idle.reset();
                 continue;
@@ -267,7 +281,7 @@ impl<M: Member> Worker<M> {
                 if !self.tidy() {
                     return Ended::Lost;
                 }
-                self.doze(&|| true, nap(self.reclaimer.is_pending()));
+                self.doze(&|| !self.is_over(), nap(self.reclaimer.is_pending()));
             }
         }
         self.end()

@@ -193,3 +193,89 @@ impl<E: Entry> std::fmt::Debug for Consumer<E> {
         f.debug_struct("Consumer").field("head", &self.head()).finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::num::NonZeroUsize;
+    use std::ptr::{self, NonNull};
+
+    /// A number, as the address of the first word.
+    struct Number(usize);
+
+    #[allow(unsafe_code)]
+    impl Entry for Number {
+        fn into_words(self) -> (NonNull<()>, *const ()) {
+            let address = NonZeroUsize::new(self.0 + 1).expect("above zero");
+            (NonNull::without_provenance(address), ptr::null())
+        }
+
+        unsafe fn from_words(first: NonNull<()>, _: *const ()) -> Self {
+            Self(first.addr().get() - 1)
+        }
+    }
+
+    /// Positions where something could wrap: the places in the directory do so all the time, 32 bits would, and the
+    /// last ones there are lie below 2^63 (the mark of the sleeper takes a bit).
+    const STARTS: [u64; 3] = [(1 << 32) - 1024, (1 << 62) - 1024, (1 << 63) - 50_048];
+
+    #[test]
+    fn a_ring_works_near_the_end_of_the_numbers() {
+        for start in STARTS {
+            let budget = Arc::new(Budget::new(1 << 20));
+            let (ring, mut consumer) = ring_at(Layout::new(2, 4), 2, 40, Position::new(start), Arc::clone(&budget));
+            let (mut next, mut taken) = (0, 0);
+            while taken < 50_000 {
+                // Up to full and down again, by rows of different lengths.
+                while next < 50_000 && !ring.is_full() && next - taken < 1 + next % 37 {
+                    ring.push(Number(next));
+                    next += 1;
+                }
+                assert_eq!(ring.depth() as usize, next - taken);
+                while let Some(Number(n)) = consumer.pop() {
+                    assert_eq!(n, taken, "from {start}");
+                    taken += 1;
+                }
+                consumer.sample();
+                assert_eq!(consumer.head().get(), start + taken as u64);
+                assert!(consumer.try_mark_asleep() && ring.is_asleep());
+                assert!(ring.take_sleep_mark() && !consumer.cancel_sleep());
+            }
+            assert!(!ring.is_full() && !consumer.has_more());
+            drop((ring, consumer));
+            assert_eq!(budget.used(), 0);
+        }
+    }
+
+    #[test]
+    fn producers_meet_near_the_end_of_the_numbers() {
+        const EACH: usize = 10_000;
+        for start in STARTS {
+            let budget = Arc::new(Budget::new(1 << 12));
+            let (ring, mut consumer) = ring_at(Layout::new(3, 6), 2, 200, Position::new(start), Arc::clone(&budget));
+            std::thread::scope(|scope| {
+                for at in 0..3 {
+                    let ring = &ring;
+                    scope.spawn(move || {
+                        for n in 0..EACH {
+                            while ring.is_full() {
+                                std::thread::yield_now();
+                            }
+                            ring.push(Number(at * EACH + n));
+                        }
+                    });
+                }
+                let mut next = [0; 3];
+                while next.iter().sum::<usize>() < 3 * EACH {
+                    let Some(Number(n)) = consumer.pop() else {
+                        std::thread::yield_now();
+                        continue;
+                    };
+                    assert_eq!(n % EACH, next[n / EACH], "from {start}");
+                    next[n / EACH] += 1;
+                }
+            });
+            assert_eq!(ring.tail().get(), start + 3 * EACH as u64);
+        }
+    }
+}

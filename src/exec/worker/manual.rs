@@ -90,11 +90,6 @@ impl<M: Member> Worker<M> {
             served
         }
     }
-
-    /// Whether it has been stopped and served its members to their end.
-    fn is_over(&self) -> bool {
-        self.stop.get() && self.lane.members() == 0
-    }
 }
 
 /// Which lane comes next.
@@ -157,6 +152,7 @@ impl<M: Member> Crew<M> {
         let worker = self.workers.borrow_mut().get_mut(lane).and_then(Option::take);
         if let Some(worker) = worker {
             worker.end();
+            worker.let_go();
         }
     }
 

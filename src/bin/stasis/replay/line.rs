@@ -9,7 +9,7 @@ use std::fmt;
 #[derive(Debug, serde::Deserialize)]
 pub(crate) struct Line<'a> {
     #[serde(rename = "d")]
-    pub(crate) since: i64,
+    since: i64,
     #[serde(rename = "h")]
     pub(crate) thread: u32,
     #[serde(borrow)]
@@ -76,6 +76,13 @@ impl<'de: 'a, 'a> Deserialize<'de> for Value<'a> {
 impl<'a> Line<'a> {
     pub(crate) fn parse(raw: &'a [u8]) -> Result<Self, Cause> {
         serde_json::from_slice(raw).map_err(|error| Cause::Json(error.to_string()))
+    }
+
+    /// The time of this line, if the one before was at `last`; refused if it is farther from the start than any
+    /// recording (146 years), so that the difference of two times is a number too.
+    pub(crate) fn after(&self, last: i64) -> Result<i64, Cause> {
+        let at = last.checked_add(self.since).filter(|at| at.unsigned_abs() < 1 << 62);
+        at.ok_or_else(|| self.bad("d", self.since))
     }
 
     /// The operation of this line; what it makes is entered in the tables of `trace`.

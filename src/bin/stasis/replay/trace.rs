@@ -245,7 +245,7 @@ impl Trace {
             }
             let fail = |cause| TraceError { name: name.to_owned(), line: number, cause };
             let parsed = line::Line::parse(raw).map_err(fail)?;
-            at += parsed.since;
+            at = parsed.after(at).map_err(fail)?;
             let op = parsed.operation(&mut trace).map_err(fail)?;
             let record = Record { line: number, thread: parsed.thread, at, op };
             checker.check(&trace, &record).map_err(fail)?;

@@ -172,3 +172,13 @@ fn without_deliveries_publishes_have_no_end() {
     ]);
     assert!(!parse(&api).unwrap().has_deliveries);
 }
+
+#[test]
+fn times_no_recording_has_are_refused() {
+    for far in [i64::MAX.to_string(), i64::MIN.to_string(), (1_i64 << 62).to_string()] {
+        let (line, found) =
+            cause(&tiny_with("\"o\":\"fm\"", |line| line.replace("\"d\":10", &format!("\"d\":{far}")) + "\n"));
+        assert_eq!(line, line_of("\"o\":\"fm\""));
+        assert_eq!(found, Cause::BadValue { operation: "fm".into(), key: "d", value: far });
+    }
+}

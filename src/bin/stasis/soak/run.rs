@@ -21,6 +21,10 @@ use stasis_bus::{BuildError, Bus, Completion, Delivery, Forward, Home, MessageTy
 /// How long what must come may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 const SAMPLES: u32 = 600;
+/// Entries of a lane's queue, of a piece of it, and bytes of an entry (`BusBuilder::ring_capacity`).
+const RING: usize = 4096;
+const SEGMENT: usize = 512;
+const ENTRY_BYTES: usize = 16;
 
 /// Passing subscriptions. Whoever takes one out ends it.
 pub(crate) type Slots = Mutex<Vec<Slot>>;
@@ -85,7 +89,12 @@ pub(crate) enum SoakError {
 pub(crate) fn soak(options: &Options) -> Result<Report, SoakError> {
     let clock = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(1, |now| now.as_nanos() as u64);
     let seed = options.seed.unwrap_or_else(clock);
-    let bus = Bus::builder().name("soak").lanes(options.lanes.get()).pinning(stasis_bus::Pinning::Off).build()?;
+    let bus = Bus::builder()
+        .name("soak")
+        .lanes(options.lanes.get())
+        .ring_capacity(RING)
+        .pinning(stasis_bus::Pinning::Off)
+        .build()?;
     let witnesses =
         [Delivery::Lane(Home::Lane(0)), Delivery::Lane(Home::LeastLoaded), Delivery::Dedicated, Delivery::Inline];
     let ledger = Arc::new(Ledger::new(options.publishers, witnesses.len(), options.plant));
@@ -191,6 +200,7 @@ fn finish(stage: Arc<Stage>, staying: Vec<Slot>, standing: Vec<Forward>, report:
         Ok(left) => {
             ledger.violated(Verdict::Leaked, left.topics.len() as u64, || format!("topics: {:?}", left.topics));
             ledger.violated(Verdict::Leaked, u64::from(!left.reclaimed), || "ring memory not reclaimed".to_owned());
+            ledger.violated(Verdict::Stuck, left.threads as u64, || "threads of the bus that do not end".to_owned());
         }
         Err(error) => ledger.violated(Verdict::Stuck, 1, || error.to_string()),
     }
@@ -204,9 +214,15 @@ fn finish(stage: Arc<Stage>, staying: Vec<Slot>, standing: Vec<Forward>, report:
     ] {
         ledger.violated(Verdict::Miscounted, theirs.abs_diff(ours), || format!("{what}: the bus {theirs}, we {ours}"));
     }
-    drop((bus, kind));
+    // Handles of ended subscriptions are still there: they may keep their queues, but no message.
     settles_or(&ledger, Verdict::Leaked, "messages alive", || load(&ledger.payloads));
     settles_or(&ledger, Verdict::Handlers, "handlers alive", || load(&ledger.made) - load(&ledger.dropped));
+    drop(ends);
+    // What lanes have always, and what one may keep that has grown.
+    let rings = bus.lanes() * (RING + 2 * SEGMENT) * ENTRY_BYTES;
+    let more = || bus.stats().ring_bytes.saturating_sub(rings) as u64;
+    settles_or(&ledger, Verdict::Leaked, "bytes of queues", more);
+    drop((bus, kind));
     report.stats = Some(stats);
 }
 
