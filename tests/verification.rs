@@ -59,3 +59,21 @@ fn every_promise_with_a_test_has_a_line() {
         assert!(page.contains(&format!("\n| G{promise} ")), "G{promise}");
     }
 }
+
+#[test]
+fn pains_name_tests_that_exist() {
+    let page = read("docs/overload.md").expect("the page");
+    let mut names = 0;
+    for row in page.lines().filter(|line| line.starts_with("| ") && line.contains("`tests/")) {
+        let mut file = String::new();
+        for word in quoted(row) {
+            if word.starts_with("tests/") {
+                file = read(word).unwrap_or_else(|| panic!("there is no {word}"));
+            } else if !file.is_empty() {
+                assert!(file.contains(&format!("fn {word}(")), "{word} is not where the page says");
+                names += 1;
+            }
+        }
+    }
+    assert!(names >= 9, "only {names} found: is the table still there?");
+}

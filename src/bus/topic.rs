@@ -156,7 +156,7 @@ impl TopicInner {
             // The common case, looked through once.
             part.push(message);
             self.bus.counters.count(Count::Published);
-            return Ok(());
+            return Ok(true);
         }
         let interested = || list.parts.iter().filter(|part| part.audience().interest().covers(id, formatters));
         let with_inline = list.inline.interest().covers(id, formatters);
