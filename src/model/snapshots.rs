@@ -38,7 +38,7 @@ impl<T: Send + Sync + 'static> PinnedCell<T> {
 }
 
 #[derive(Clone)]
-pub struct Reclaimer(Arc<reclaim::Reclaimer>);
+pub struct Reclaimer(pub(super) Arc<reclaim::Reclaimer>);
 
 impl Reclaimer {
     pub fn new() -> Self {
