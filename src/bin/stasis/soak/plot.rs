@@ -54,7 +54,7 @@ fn curves<'a>(area: &Area<'a>, title: &str, unit: &str, lines: &[Line<'_>]) -> D
     let points = || lines.iter().flat_map(|(_, points, _)| points.iter());
     let end = points().map(|point| point.0).fold(1e-3, f64::max);
     // A curve of nothing lies on the ground.
-    let top = points().map(|point| point.1).fold(1.0, f64::max) * 1.25;
+    let top = points().map(|point| point.1).fold(1.0, f64::max) * if lines.len() > 1 { 1.6 } else { 1.1 };
     let mut chart = ChartBuilder::on(area)
         .caption(title, ("sans-serif", 18))
         .margin(10)
