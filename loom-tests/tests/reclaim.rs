@@ -34,6 +34,8 @@ fn a_pin_holds_off_the_drop() {
             spawn(move || {
                 let pin = pin();
                 if let Some(alive) = cell.look(Clone::clone) {
+                    // A step of its own: loom would take the read for a part of the look, and so for ordered by it.
+                    AtomicBool::new(false).store(true, Ordering::Relaxed);
                     assert_eq!(alive.get(), 1);
                 }
                 drop(pin);
