@@ -147,7 +147,10 @@ fn a_task_pushed_while_threads_are_told_to_leave_counts_on_none_of_them() {
         let both = Arc::new(Barrier::new(3));
         for _ in 0..2 {
             let both = Arc::clone(&both);
-            pool.push(move || drop(both.wait())).unwrap();
+            pool.push(move || {
+                both.wait();
+            })
+            .unwrap();
         }
         both.wait();
     });
