@@ -100,6 +100,21 @@ fn idle_threads_leave_down_to_the_minimum() {
 }
 
 #[test]
+fn threads_that_are_not_needed_leave_though_each_is_used_now_and_then() {
+    must_end(|| {
+        let pool = TaskPool::builder("p").idle_timeout(Duration::from_millis(100)).build().unwrap();
+        let gate = Gate::new();
+        block(&pool, 12, &gate);
+        gate.open();
+        // Tasks come all the time, one after the other: no thread idles long, and two or three would do.
+        eventually("most threads leave", || {
+            pool.push_wait(|| ()).unwrap();
+            pool.size() <= 4
+        });
+    });
+}
+
+#[test]
 fn set_size_grows_and_shrinks() {
     let pool = TaskPool::builder("p").auto_increment(0).max_size(4).idle_timeout(Duration::ZERO).build().unwrap();
     pool.push(|| ()).unwrap();

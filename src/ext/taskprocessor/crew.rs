@@ -14,7 +14,7 @@
 
 use std::collections::VecDeque;
 use std::sync::PoisonError;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::sync::{Condvar, Mutex, MutexGuard, lock};
 
@@ -50,6 +50,10 @@ struct State<T> {
     free_surplus: usize,
     /// How many of the busy ones have to leave, when done.
     busy_surplus: usize,
+    /// Since when `least_idle` is counted.
+    since: Instant,
+    /// Fewest that were idle since then whenever a task was taken.
+    least_idle: usize,
     is_closed: bool,
 }
 
@@ -67,6 +71,20 @@ impl<T> State<T> {
     /// Tasks wait for which no worker is idle or on its way.
     fn is_short(&self) -> bool {
         self.tasks.len() > self.free() - self.free_surplus
+    }
+
+    /// Whether one more worker than needed has been there for this long: so it does not matter in which order idle
+    /// ones are woken.
+    fn is_spare(&mut self, limit: Duration) -> bool {
+        if self.since.elapsed() < limit {
+            return false;
+        }
+        if self.least_idle > 0 {
+            self.least_idle -= 1;
+            return true;
+        }
+        (self.since, self.least_idle) = (Instant::now(), self.idle);
+        false
     }
 
     /// So many more workers, `maximum` at most: those about to leave stay, the rest is to be started.
@@ -127,6 +145,8 @@ impl<T> Crew<T> {
             starting: 0,
             free_surplus: 0,
             busy_surplus: 0,
+            since: Instant::now(),
+            least_idle: 0,
             is_closed: false,
         };
         Self { state: Mutex::new(state), limits, work: Condvar::new(), left: Condvar::new() }
@@ -175,10 +195,14 @@ impl<T> Crew<T> {
         self.look(lock(&self.state), From::Task, false).ok()
     }
 
-    /// As [`try_take`](Self::try_take), waited for; who waits for `idle_timeout` leaves unless the minimum would
-    /// not be kept.
+    /// As [`try_take`](Self::try_take), waited for; who waits for `idle_timeout`, or was not needed for so long,
+    /// leaves unless the minimum would not be kept.
     pub(crate) fn take(&self, idle_timeout: Option<Duration>) -> Take<T> {
         let mut state = lock(&self.state);
+        let may_leave = state.workers > self.limits.minimum && state.tasks.is_empty() && state.busy_surplus == 0;
+        if may_leave && idle_timeout.is_some_and(|limit| state.is_spare(limit)) {
+            return self.leave(state);
+        }
         let (mut from, mut idled_out) = (From::Task, false);
         loop {
             state = match self.look(state, from, idled_out) {
@@ -211,6 +235,7 @@ impl<T> Crew<T> {
             return Ok(self.leave(state));
         }
         if let Some(task) = state.tasks.pop_front() {
+            state.least_idle = state.least_idle.min(state.idle);
             return Ok(Take::Task(task));
         }
         if state.is_closed || idled_out && state.workers > self.limits.minimum {

@@ -132,7 +132,8 @@ impl TaskPoolBuilder {
         self
     }
 
-    /// How long a thread idles before it leaves; zero: for ever. Default: 60 s.
+    /// How long a thread idles before it leaves; zero: for ever. Default: 60 s. Where threads take turns, so that
+    /// each is used now and then: for how long one more than needed was there.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.idle_timeout = (!timeout.is_zero()).then_some(timeout);
         self
