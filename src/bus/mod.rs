@@ -416,7 +416,8 @@ impl BusBuilder {
         self
     }
 
-    /// Message types of this name are not made on this bus.
+    /// Message types of this name are not made on this bus. Its own too: no subscription is told of others'
+    /// changes if [`SubscriptionChange`] is declined; final messages come all the same.
     #[must_use]
     pub fn decline_type(mut self, name: impl Into<Box<str>>) -> Self {
         self.declined_types.insert(name.into());

@@ -201,10 +201,15 @@ impl TopicInner {
         Ok(true)
     }
 
+    /// Whether messages of this type are not made on our bus.
+    pub(crate) fn declines(&self, kind: &impl AsRef<AnyMessageType>) -> bool {
+        self.bus.declined_types.contains(kind.as_ref().name())
+    }
+
     /// Tells the subscribers about a change; nothing is made if nobody wants to know.
     fn publish_change(&self, subscription: u64, kind: ChangeKind) {
         let change = SubscriptionChange::message_type();
-        if self.hint.covers(change.id(), change.formatters()) {
+        if self.hint.covers(change.id(), change.formatters()) && !self.declines(change) {
             // Refused after shutdown only, when nobody is left to see it.
             let _ = self.publish_wanted(SubscriptionChange::message(&self.name, subscription, kind), true);
         }
@@ -228,7 +233,7 @@ impl TopicInner {
         self.bus.control.unsubscribe(self, subscriber);
         self.bus.homes.leave(subscriber, self);
         let message = SubscriptionChange::message(&self.name, subscriber.id(), ChangeKind::Unsubscribe);
-        if self.hint.covers_message(&message) {
+        if self.hint.covers_message(&message) && !self.declines(SubscriptionChange::message_type()) {
             let _ = self.publish_wanted(message.clone(), true);
         }
         subscriber.queue_final(message);

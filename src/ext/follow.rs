@@ -137,6 +137,9 @@ pub enum FollowError {
     /// The queue that should take the present entries is full, and the memory budget of the bus used up.
     #[error("a queue is full and the memory budget of the bus is used up")]
     Full,
+    /// The bus declines the type of the updates: none will ever come.
+    #[error("updates are of type '{0}', which is declined by the configuration of the bus")]
+    Declined(Box<str>),
     /// The subscription was not made.
     #[error(transparent)]
     Subscribe(SubscribeError),
@@ -312,6 +315,9 @@ impl<S: Source> Follow<S> {
         handler: impl FnMut(&Received<'_>, Followed<'_>) + Send + 'static,
     ) -> Result<Following, FollowError> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
+        if let Some(kind) = self.source.update_type().filter(|kind| self.topic.0.declines(*kind)) {
+            return Err(FollowError::Declined(kind.name().into()));
+        }
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let private = self.topic.sibling(format!("follow:{number}/{}", self.topic.name()))?;
         let source = Arc::new(self.source);
