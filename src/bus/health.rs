@@ -27,6 +27,9 @@ pub enum QueueKind {
     Dedicated,
     /// A subscription whose handler got stuck and is served away from its lane.
     Away,
+    /// A subscription with a queue of its own (overflow policy, time to live, priority) on a shared lane. Listed
+    /// while something waits there.
+    Own,
 }
 
 impl fmt::Display for QueueKind {
@@ -35,6 +38,7 @@ impl fmt::Display for QueueKind {
             Self::Lane => "lane",
             Self::Dedicated => "dedicated",
             Self::Away => "away",
+            Self::Own => "own",
         })
     }
 }

@@ -41,6 +41,11 @@ impl Seen {
     pub(crate) fn is_call(self) -> bool {
         self.id != 0
     }
+
+    /// Steps from an earlier call of the same worker to this one.
+    pub(super) fn steps_since(self, earlier: Self) -> u64 {
+        self.step.saturating_sub(earlier.step)
+    }
 }
 
 /// See the module.
