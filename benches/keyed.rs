@@ -13,7 +13,7 @@ use stasis_bus::claim::{Claim, ClaimQueue};
 use stasis_bus::distinct::Distinct;
 use stasis_bus::key_index::{KeyIndex, KeyReceived};
 use stasis_bus::{Bus, Delivery, Message, MessageType, keyed};
-use support::bounded_bus;
+use support::{bounded_bus, publish};
 
 const SUBSCRIBERS: u64 = 25_000;
 const BATCH: u64 = 100;
@@ -53,7 +53,7 @@ fn index(criterion: &mut Criterion) {
     let mut done = 0;
     group.bench_function("100 messages, delivered by the index", |bencher| {
         bencher.iter(|| {
-            (0..BATCH).for_each(|key| topic.publish(kind.message((key, 1))).expect("room"));
+            (0..BATCH).for_each(|key| publish(&topic, kind.message((key, 1))));
             done += BATCH;
             until(&seen, done);
         });
@@ -74,7 +74,7 @@ fn index(criterion: &mut Criterion) {
     group.sample_size(10);
     group.bench_function("100 messages, tested by each of them", |bencher| {
         bencher.iter(|| {
-            (0..BATCH).for_each(|key| plain.publish(kind.message((key, 1))).expect("room"));
+            (0..BATCH).for_each(|key| publish(&plain, kind.message((key, 1))));
             done += BATCH;
             until(&tests, done);
         });
@@ -112,7 +112,7 @@ fn shards(criterion: &mut Criterion) {
     };
     let mut done = 0;
     let run = |done: &mut u64, seen: &AtomicU64| {
-        (0..BATCH).for_each(|key| topic.publish(kind.message((key, 1))).expect("room"));
+        (0..BATCH).for_each(|key| publish(&topic, kind.message((key, 1))));
         *done += BATCH;
         until(seen, *done);
     };
@@ -157,7 +157,7 @@ fn claims(criterion: &mut Criterion) {
     let mut done = 0;
     criterion.bench_function("100 messages, each claimed by one of 4", |bencher| {
         bencher.iter(|| {
-            (0..BATCH).for_each(|key| topic.publish(kind.message((key, 1))).expect("room"));
+            (0..BATCH).for_each(|key| publish(&topic, kind.message((key, 1))));
             done += BATCH;
             until(&taken, done);
         });

@@ -90,6 +90,11 @@ pub mod error;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+/// Compiles that of the page for operators.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/overload.md")]
+struct Overload;
+
 mod bus;
 mod clock;
 mod contain;

@@ -158,7 +158,11 @@ impl<M: Member> Watchdog<M> {
             let (call, queued, begun) = (worker.look(), lane.queued(), lane.begun());
             let last = std::mem::replace(&mut self.seen[at], Sight { call, queued, is_slow: false });
             let keeps = call.is_call() && call.id == last.call.id;
-            let is_slow = keeps && begun < last.queued && call.steps_since(last.call) <= FEW && lane.members() > 1;
+            let is_slow = keeps
+                && call.is_member()
+                && lane.members() > 1
+                && begun < last.queued
+                && call.steps_since(last.call) <= FEW;
             self.seen[at].is_slow = is_slow;
             let quick = if keeps && call == last.call {
                 self.period / 2
