@@ -84,9 +84,14 @@ fn percentile(sorted: &[u64], share: f64) -> f64 {
     sorted.get(at).map_or(f64::NAN, |ns| *ns as f64 / 1000.0)
 }
 
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
 fn main() {
     let short = std::env::args().any(|argument| argument == "--test");
-    let (rounds, run) = if short { (1, Duration::from_millis(50)) } else { (3, Duration::from_millis(1500)) };
+    let (rounds, run) = if short { (1, Duration::from_millis(50)) } else { (5, Duration::from_millis(1000)) };
     println!(
         "{:44} {:>9} {:>9} {:>9} {:>9} {:>6}",
         "latency of the seven others (us)", "p50", "p99", "p99.9", "max", "taken"
@@ -98,20 +103,20 @@ fn main() {
         ("undisturbed, no watchdog", Fourth::Quick, None),
         ("one sleeps 0.5 ms a message, no watchdog", Fourth::Sleeps(Duration::from_micros(500)), None),
     ];
-    // Interleaved rounds, so that the machine's moods hit all.
+    // Interleaved rounds, so that the machine's moods hit all; medians of their percentiles.
     let mut found = cases.map(|_| (Vec::new(), 0));
     for _ in 0..rounds {
-        for ((_, fourth, watchdog), (all, taken)) in cases.iter().zip(&mut found) {
-            let (mut more, times) = latencies(*fourth, *watchdog, run);
-            all.append(&mut more);
+        for ((_, fourth, watchdog), (shares, taken)) in cases.iter().zip(&mut found) {
+            let (mut all, times) = latencies(*fourth, *watchdog, run);
+            all.sort_unstable();
+            shares.push([0.5, 0.99, 0.999, 1.0].map(|share| percentile(&all, share)));
             *taken += times;
         }
     }
-    let p99 = cases.iter().zip(&mut found).map(|((name, ..), (all, taken))| {
-        all.sort_unstable();
-        let shares = [0.5, 0.99, 0.999, 1.0].map(|share| percentile(all, share));
-        println!("{name:44} {:9.1} {:9.1} {:9.1} {:9.1} {taken:6}", shares[0], shares[1], shares[2], shares[3]);
-        shares[1]
+    let p99 = cases.iter().zip(&found).map(|((name, ..), (shares, taken))| {
+        let of = |at: usize| median(shares.iter().map(|round: &[f64; 4]| round[at]).collect());
+        println!("{name:44} {:9.1} {:9.1} {:9.1} {:9.1} {taken:6}", of(0), of(1), of(2), of(3));
+        of(1)
     });
     let p99: Vec<f64> = p99.collect();
     println!("p99 / undisturbed: with the one that sleeps 1 s {:.2}, 0.5 ms {:.2}", p99[1] / p99[0], p99[2] / p99[0]);
@@ -128,10 +133,7 @@ fn main() {
             each.push(bench.run(1, messages).as_nanos() as f64 / (messages * 8) as f64);
         }
     }
-    let [on, off] = each.map(|mut times| {
-        times.sort_by(f64::total_cmp);
-        times[times.len() / 2]
-    });
+    let [on, off] = each.map(median);
     println!(
         "1 -> 8, ns a delivery, median of {rounds}: watchdog on {on:.2}, off {off:.2}, difference {:.2}",
         on - off
