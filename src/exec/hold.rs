@@ -41,6 +41,16 @@ impl Seen {
     pub(crate) fn is_call(self) -> bool {
         self.id != 0
     }
+
+    /// Whether it was that of a member.
+    pub(super) fn is_member(self) -> bool {
+        self.is_call() && self.id != NO_MEMBER
+    }
+
+    /// Steps from an earlier call of the same worker to this one.
+    pub(super) fn steps_since(self, earlier: Self) -> u64 {
+        self.step.saturating_sub(earlier.step)
+    }
 }
 
 /// See the module.

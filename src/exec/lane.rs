@@ -134,6 +134,8 @@ pub(crate) struct RingSize {
 pub(crate) struct LaneTally {
     /// Dispatches served.
     pub(crate) dispatches: Tally,
+    /// Control entries served.
+    pub(crate) controls: Tally,
     /// Times the worker went to sleep.
     pub(crate) sleeps: Tally,
 }
@@ -144,6 +146,8 @@ pub(crate) struct Lane<M: Member> {
     token: TokenId,
     ring: Arc<Ring<Dispatch<M>>>,
     controls: ClosableStack<(Position, Control<M>)>,
+    /// Control entries ever pushed.
+    pushed_controls: AtomicU64,
     /// Who serves it now, and how to wake that thread.
     server: Mutex<Server<M>>,
     watch: OnceLock<Arc<Watch>>,
@@ -191,6 +195,7 @@ impl<M: Member> Lane<M> {
             token: token.id(),
             ring,
             controls: ClosableStack::new(),
+            pushed_controls: AtomicU64::new(0),
             server: Mutex::new(Server { worker: Weak::new(), sleeper: None, mailboxes: Vec::new() }),
             watch: OnceLock::new(),
             flood: Arc::new(Flood::new(budget)),
@@ -228,6 +233,7 @@ impl<M: Member> Lane<M> {
     /// Queues a control entry behind everything pushed so far; hands it back if the lane has ended.
     pub(crate) fn control(&self, control: Control<M>) -> Result<(), Control<M>> {
         self.controls.push((self.ring.tail(), control)).map_err(|(_, control)| control)?;
+        self.pushed_controls.fetch_add(1, PlainOrdering::Relaxed);
         if self.ring.take_sleep_mark() {
             self.wake();
         }
@@ -290,6 +296,16 @@ impl<M: Member> Lane<M> {
     /// Dispatches ever pushed. Those [`served`](Self::served) are out of the queue.
     pub(crate) fn pushed(&self) -> u64 {
         self.ring.tail().get()
+    }
+
+    /// Dispatches and control entries ever queued. Those [`begun`](Self::begun) wait no more.
+    pub(super) fn queued(&self) -> u64 {
+        self.pushed() + self.pushed_controls.load(PlainOrdering::Relaxed)
+    }
+
+    /// Dispatches and control entries taken out of the queue.
+    pub(super) fn begun(&self) -> u64 {
+        self.served() + self.busy.tally.controls.get()
     }
 
     pub(crate) fn watched_by(&self, watch: Arc<Watch>) {

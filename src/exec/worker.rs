@@ -112,6 +112,7 @@ impl<M: Member> Core<M> {
         if let Some((position, _)) = self.controls.front()
             && *position <= self.consumer.head()
         {
+            lane.busy.tally.controls.add(1);
             return self.controls.pop_front().map(|(_, control)| Work::Control(control));
         }
         let dispatch = self.consumer.pop()?;
