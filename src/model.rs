@@ -429,6 +429,13 @@ impl Part {
     pub fn push(&self, message: Message) {
         self.0.push(message);
     }
+    pub fn push_through(&self, message: Message) -> bool {
+        self.0.push_through(message)
+    }
+    /// Whether ordinary pushes should be refused.
+    pub fn is_full(&self) -> bool {
+        self.0.lane().is_full()
+    }
 }
 
 /// A topic's hint, and the changes control makes to it.
