@@ -222,7 +222,8 @@ impl<M: Member> Lane<M> {
     /// Whether ordinary messages should be refused now.
     #[inline]
     pub(crate) fn is_full(&self) -> bool {
-        self.ring.is_full() || self.flood.is_on()
+        // What is beside the queue comes before what is pushed later: the worker looks there first, but not again.
+        self.ring.is_full() || self.flood.is_on() || self.beside.load(PlainOrdering::Relaxed) != 0
     }
 
     /// Queues a dispatch.
@@ -239,8 +240,10 @@ impl<M: Member> Lane<M> {
             self.beside_taken();
             return false;
         }
-        // A lane that has ended hands it back: it came too late.
-        drop(self.control(Control::Dispatch(dispatch)));
+        if self.control(Control::Dispatch(dispatch)).is_err() {
+            // The lane has ended: it came too late.
+            self.beside_taken();
+        }
         true
     }
 
