@@ -1,8 +1,8 @@
 //! G9 in small: a bus whose memory is used up refuses whole publishes, lets what must through, recovers.
 mod common;
 
-use common::{Gate, Log, OpenAtEnd, PATIENCE, bus, must_end, next, number};
-use stasis_bus::{BuildError, Bus, Delivery, Home, Pinning, PublishError, Subscription, Topic};
+use common::{Gate, Log, OpenAtEnd, PATIENCE, Seen, bus, must_end, next, number};
+use stasis_bus::{BuildError, Bus, ChangeKind, Delivery, Home, Pinning, PublishError, Subscription, Topic};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Barrier};
@@ -277,4 +277,42 @@ fn beyond_the_capacity_a_lane_grows_within_the_budget_and_shrinks_again() {
     assert!(after.ring_bytes <= before + 512 * 16, "{after:?}");
     assert_eq!(after.refused, 0);
     assert!(after.lanes[0].high_water >= 29_000, "{after:?}");
+}
+
+/// What subscribing and unsubscribing tell the others goes beside a full queue.
+#[test]
+fn g06_subscribing_never_waits_for_a_full_queue() {
+    const PAIRS: usize = 1000;
+    must_end(|| {
+        for (delivery, budget) in [(Delivery::Dedicated, 256 << 20), (LANES[0], 1 << 20)] {
+            let bus = Bus::builder().lanes(1).pinning(Pinning::Off).memory_budget(budget).watchdog(None).build();
+            let bus = bus.unwrap();
+            let (kind, topic, log, gate) = (number(&bus), bus.topic("t").unwrap(), Log::new(), Gate::new());
+            let (write, open) = (log.clone(), OpenAtEnd(gate.clone()));
+            let stuck = topic.subscriber().delivery(delivery).subscribe(move |received| {
+                gate.pass();
+                write.write(received);
+            });
+            let stuck = stuck.unwrap();
+            // To the very end: the budget is not what ends it.
+            let (taken, _) = fill(&topic, &kind);
+            for _ in 0..PAIRS {
+                drop(topic.subscriber().no_mailbox().accept(&kind).subscribe(|_| ()).unwrap());
+            }
+            open.0.open();
+            stuck.unsubscribe_and_join(PATIENCE).unwrap();
+            log.assert_ended();
+            let all = log.all();
+            let (own, rest) = all.split_first().unwrap();
+            assert_eq!(*own, Seen::Change(ChangeKind::Subscribe, stuck.id()));
+            let (numbers, changes) = rest.split_at(taken as usize);
+            assert!(numbers.iter().copied().eq((0..taken).map(Seen::Value)), "{delivery:?}");
+            let changed = |seen: &Seen| match seen {
+                Seen::Change(kind, id) => Some((*id, *kind == ChangeKind::Unsubscribe)),
+                _ => None,
+            };
+            let changes: Vec<_> = changes.iter().filter_map(changed).collect();
+            assert_eq!((changes.len(), changes.is_sorted()), (2 * PAIRS, true), "{delivery:?}");
+        }
+    });
 }

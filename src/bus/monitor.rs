@@ -30,6 +30,8 @@ use crate::sync::{Arc, Mutex, Weak, lock};
 
 /// A look may take this part of the time.
 const SHARE: u32 = 20;
+/// Longest pause between looks, however long one took: the process may have been stopped in it.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Lanes in order, then the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -267,7 +269,12 @@ impl Monitor {
         } else if !subscriber.route.is_queued() {
             return;
         }
-        lock(&self.own).push(Arc::downgrade(subscriber));
+        let mut own = lock(&self.own);
+        // Without a watchdog nobody looks, and takes those out that are gone.
+        if own.len() == own.capacity() {
+            own.retain(|weak| weak.strong_count() > 0);
+        }
+        own.push(Arc::downgrade(subscriber));
     }
 
     /// Looks, whenever the last look was.
@@ -318,7 +325,7 @@ impl Monitor {
             active |= stays && (matches!(key, Key::Away(..)) || tracked.row.is_congested || tracked.row.depth > 0);
             stays
         });
-        state.due = Some(Instant::now() + SHARE * now.elapsed());
+        state.due = Some(Instant::now() + now.elapsed().saturating_mul(SHARE).min(LONGEST_PAUSE));
         let mut held = std::mem::take(&mut state.held);
         drop(guard);
         held.drain(..).for_each(|subscriber| quietly(|| drop(subscriber)));

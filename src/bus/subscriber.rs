@@ -384,10 +384,11 @@ impl Subscriber {
 
     /// Calls the handler in this thread, or leaves the message to the thread that is in it.
     ///
-    /// Only for inline subscriptions.
-    pub(crate) fn deliver_inline(self: &Arc<Self>, message: &Message) {
-        if let Route::Inline(queue) = &self.route {
-            queue.deliver(self, message);
+    /// Only for inline subscriptions. False: lost, its queue can take no more.
+    pub(crate) fn deliver_inline(self: &Arc<Self>, message: &Message) -> bool {
+        match &self.route {
+            Route::Inline(queue) => queue.deliver(self, message),
+            _ => true,
         }
     }
 

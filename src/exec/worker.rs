@@ -264,6 +264,9 @@ impl<M: Member> Worker<M> {
     fn serve(&self) -> Ended {
         if let Some(rest) = self.rest.take() {
             self.walk(rest.message, rest.target, Some(rest.after));
+            if self.hold.is_lost() {
+                return Ended::Lost;
+            }
         }
         let mut idle = Idle::new(self.wait);
         // A stopped lane serves its members to their end, however late that comes.
@@ -339,13 +342,16 @@ impl<M: Member> Worker<M> {
         };
         match work {
             None => return false,
-            Some(Work::Dispatch(dispatch)) => {
-                let (message, target) = dispatch.open();
-                self.walk(message, target, None);
-            }
+            Some(Work::Dispatch(dispatch)) => self.dispatch(dispatch),
             Some(Work::Control(control)) => self.control(control),
         }
         true
+    }
+
+    #[inline]
+    fn dispatch(&self, dispatch: Dispatch<M>) {
+        let (message, target) = dispatch.open();
+        self.walk(message, target, None);
     }
 
     fn control(&self, control: Control<M>) {
@@ -368,6 +374,12 @@ impl<M: Member> Worker<M> {
                 }
             }
             Control::Serve(member) => self.serve_turn(member),
+            // Its list may be gone: see `late`.
+            Control::Dispatch(dispatch) if self.ended.get() => drop(self.foreign(|| drop(dispatch))),
+            Control::Dispatch(dispatch) => {
+                self.lane.beside_taken();
+                self.dispatch(dispatch);
+            }
             retire @ Control::Retire(_) if self.depth.get() > 0 => self.with(|core| core.retired.push(retire)),
             retire @ Control::Retire(_) => drop(self.foreign(|| drop(retire))),
             Control::Stop => self.stop.set(true),

@@ -19,7 +19,8 @@
 //!
 //! Guarantees: claim wait-free, fill wait-free within `limit`; growth lock-free; at the hard end of
 //! the directory a claimer waits for the reader (only reachable when more threads than a segment has
-//! slots push into a full ring at once). Models: `loom-tests/tests/ring.rs`.
+//! slots push into a full ring at once: whoever pushes asks first, see `Part::push_through`). Models:
+//! `loom-tests/tests/ring.rs`.
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
