@@ -87,13 +87,19 @@ impl<M: Identified> Chunk<M> {
     }
 
     /// Those of the cells in `mask` that accept the message.
-    #[inline(never)]
+    #[inline]
     fn accepting(&self, mask: u64, message: &Message) -> u64 {
         // Relaxed: a version that sees a cell that differs was published after the mark was set.
-        if !self.mixed.load(Ordering::Relaxed) {
-            let first = self.cells.first().and_then(OnceLock::get);
-            return if first.is_some_and(|entry| entry.accepts(message)) { mask } else { 0 };
+        if self.mixed.load(Ordering::Relaxed) {
+            return self.accepting_each(mask, message);
         }
+        let first = self.cells.first().and_then(OnceLock::get);
+        if first.is_some_and(|entry| entry.accepts(message)) { mask } else { 0 }
+    }
+
+    /// As [`accepting`](Self::accepting), where filters differ.
+    #[inline(never)]
+    fn accepting_each(&self, mask: u64, message: &Message) -> u64 {
         let (mut left, mut accepting) = (mask, 0);
         // Neighbours mostly share a filter: its verdict is kept.
         let (mut last, mut verdict): (*const Filter, bool) = (ptr::null(), true);
@@ -270,12 +276,18 @@ impl<M: Identified> Audience<M> {
             let cells = &*chunk.cells;
             let mut left = chunk.accepting(live & mask, message);
             while left != 0 {
-                let cell = left.trailing_zeros() as usize;
-                left &= left - 1;
-                if let Some(entry) = cells.get(cell).and_then(OnceLock::get)
-                    && f(Cursor::new(at, cell), &entry.member).is_break()
-                {
-                    return;
+                // By runs of neighbours: mostly the whole chunk is one.
+                let first = left.trailing_zeros() as usize;
+                let end = first + (left >> first).trailing_ones() as usize;
+                left &= u64::MAX.checked_shl(end as u32).unwrap_or(0);
+                let mut cursor = Cursor::new(at, first);
+                for cell in cells.get(first..end).unwrap_or_default() {
+                    if let Some(entry) = cell.get()
+                        && f(cursor, &entry.member).is_break()
+                    {
+                        return;
+                    }
+                    cursor.0 += 1;
                 }
             }
             (at, mask) = (at + 1, u64::MAX);
