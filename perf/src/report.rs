@@ -103,7 +103,7 @@ method    {rounds} rounds over all contenders, each round beginning with another
           {scale} x the same number of messages for all; a new start, a warm-up (a tenth) and a check every round
           measured: first message to last delivery; making, stamping (quanta), counting and freeing it included
           64 bytes; each subscriber reads two words, adds them up, counts: wrong count or sum fails the run
-          queues of {CAPACITY}; publishers wait (own blocking send; ours: Backoff::snooze on Full)
+          queues of {CAPACITY}; publishers wait (own blocking send; ours: publish_timeout)
           peers: a thread per subscriber up to 8, \"one thread\": one for all 8; of more, two threads serve half
           each from one queue, or go round a queue for each subscriber (\"a queue each\": the original's way)
           ours: a pinned lane per core, default placement; \"dedicated\": a thread each

@@ -87,19 +87,13 @@ impl<M: Identified> Chunk<M> {
     }
 
     /// Those of the cells in `mask` that accept the message.
-    #[inline]
+    #[inline(never)]
     fn accepting(&self, mask: u64, message: &Message) -> u64 {
         // Relaxed: a version that sees a cell that differs was published after the mark was set.
-        if self.mixed.load(Ordering::Relaxed) {
-            return self.accepting_each(mask, message);
+        if !self.mixed.load(Ordering::Relaxed) {
+            let first = self.cells.first().and_then(OnceLock::get);
+            return if first.is_some_and(|entry| entry.accepts(message)) { mask } else { 0 };
         }
-        let first = self.cells.first().and_then(OnceLock::get);
-        if first.is_some_and(|entry| entry.accepts(message)) { mask } else { 0 }
-    }
-
-    /// As [`accepting`](Self::accepting), where filters differ.
-    #[inline(never)]
-    fn accepting_each(&self, mask: u64, message: &Message) -> u64 {
         let (mut left, mut accepting) = (mask, 0);
         // Neighbours mostly share a filter: its verdict is kept.
         let (mut last, mut verdict): (*const Filter, bool) = (ptr::null(), true);
@@ -182,12 +176,19 @@ pub(crate) struct Audience<M> {
     interest: Interest,
     /// Removals since `interest` was exact.
     widened: usize,
+    /// All members have the same filter, and what it accepts is what `interest` covers.
+    alike: bool,
+}
+
+/// Whether the interest of this filter alone is all it takes to decide.
+fn is_precise(filter: Option<&Arc<Filter>>) -> bool {
+    filter.is_none_or(|filter| filter.is_precise())
 }
 
 impl<M: Identified> Audience<M> {
     /// Nobody.
     pub(crate) fn empty() -> Self {
-        Self { strands: Arc::new([]), last_live: 0, len: 0, interest: Interest::default(), widened: 0 }
+        Self { strands: Arc::new([]), last_live: 0, len: 0, interest: Interest::default(), widened: 0, alike: true }
     }
 
     /// A list of these members.
@@ -228,6 +229,25 @@ impl<M: Identified> Audience<M> {
         }
         self.interest = interest;
         self.widened = 0;
+        self.alike = self.are_alike();
+    }
+
+    fn are_alike(&self) -> bool {
+        let first = self.iter().next().and_then(|first| first.filter.as_ref());
+        let mut chunks = (0..self.strands.len()).filter_map(|at| self.strand(at));
+        is_precise(first)
+            && chunks.all(|(chunk, live)| {
+                // Relaxed: as above.
+                !chunk.mixed.load(Ordering::Relaxed)
+                    && chunk.entries(live).next().is_none_or(|entry| entry.filter.as_ref() == first)
+            })
+    }
+
+    /// Whether all are alike with this one too.
+    fn alike_with(&self, entry: &Entry<M>) -> bool {
+        is_precise(entry.filter.as_ref())
+            && self.alike
+            && self.iter().next().is_none_or(|first| first.filter == entry.filter)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -261,7 +281,7 @@ impl<M: Identified> Audience<M> {
     }
 
     /// Calls `f` with each member that accepts the message and where it stands, from the first or from behind
-    /// the one at `after`, until `f` says break.
+    /// the one at `after`, until `f` says break. The message is one that [`interest`](Self::interest) covers.
     #[inline(always)]
     pub(crate) fn walk<'a>(
         &'a self,
@@ -274,20 +294,14 @@ impl<M: Identified> Audience<M> {
         });
         while let Some((chunk, live)) = self.strand(at) {
             let cells = &*chunk.cells;
-            let mut left = chunk.accepting(live & mask, message);
+            let mut left = if self.alike { live & mask } else { chunk.accepting(live & mask, message) };
             while left != 0 {
-                // By runs of neighbours: mostly the whole chunk is one.
-                let first = left.trailing_zeros() as usize;
-                let end = first + (left >> first).trailing_ones() as usize;
-                left &= u64::MAX.checked_shl(end as u32).unwrap_or(0);
-                let mut cursor = Cursor::new(at, first);
-                for cell in cells.get(first..end).unwrap_or_default() {
-                    if let Some(entry) = cell.get()
-                        && f(cursor, &entry.member).is_break()
-                    {
-                        return;
-                    }
-                    cursor.0 += 1;
+                let cell = left.trailing_zeros() as usize;
+                left &= left - 1;
+                if let Some(entry) = cells.get(cell).and_then(OnceLock::get)
+                    && f(Cursor::new(at, cell), &entry.member).is_break()
+                {
+                    return;
                 }
             }
             (at, mask) = (at + 1, u64::MAX);
@@ -337,6 +351,7 @@ impl<M: Identified> Audience<M> {
             len: self.len + 1,
             interest: self.interest.clone(),
             widened: self.widened,
+            alike: self.alike_with(&entry),
         };
         version.interest.add(entry.filter.as_deref());
         let Some(last) = self.strands.last() else {
@@ -389,6 +404,7 @@ impl<M: Identified> Audience<M> {
         version.interest.add(entry.filter.as_deref());
         version.len = self.len + 1;
         version.widened = self.widened;
+        version.alike = self.alike_with(&entry);
         members.push(entry);
         members.sort_by_key(|entry| entry.member.id());
         strands.push(Strand::new(members, 0));
@@ -420,6 +436,7 @@ impl<M: Identified> Audience<M> {
         version.len = self.len - 1;
         version.interest = self.interest.clone();
         version.widened = self.widened + 1;
+        version.alike = self.alike;
         if version.len <= EXACT || version.widened > version.len / 4 {
             version.measure_interest();
         }
