@@ -316,3 +316,55 @@ fn g06_subscribing_never_waits_for_a_full_queue() {
         }
     });
 }
+
+#[test]
+fn who_has_patience_gets_room_when_there_is_some() {
+    // Without watchdog: it would take the lane, and make room.
+    let built = Bus::builder().lanes(2).pinning(Pinning::Off).ring_capacity(1024).memory_budget(2 * 1024 * 16);
+    let bus = built.watchdog(None).build().unwrap();
+    let topic = bus.topic("t").unwrap();
+    let kind = number(&bus);
+    let (_stuck, gate) = held(&bus.topic("stuck").unwrap(), LANES[0]);
+    let log = Log::new();
+    let listener = topic.subscriber().delivery(LANES[0]).accept(&kind).subscribe(log.handler()).unwrap();
+    let (taken, error) = fill(&topic, &kind);
+    let message = error.into_message();
+    let refused = topic.publish_timeout(message, std::time::Duration::from_millis(20)).unwrap_err();
+    assert!(refused.is_full(), "nobody has made room");
+    let message = refused.into_message();
+    assert_eq!(message.payload(), Some(&taken), "the very message");
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| topic.publish_timeout(message, PATIENCE));
+        gate.0.open();
+        waiting.join().unwrap().unwrap();
+    });
+    for n in taken + 1..taken + 20_000 {
+        topic.publish_timeout(kind.message(n), PATIENCE).unwrap();
+    }
+    listener.unsubscribe_and_join(PATIENCE).unwrap();
+    log.assert_ended();
+    assert!(log.values().into_iter().eq(0..taken + 20_000), "each once, in order");
+    bus.shutdown(PATIENCE).unwrap();
+    assert!(topic.publish_timeout(kind.message(0), PATIENCE).unwrap_err().is_closed(), "and at once");
+}
+
+#[test]
+fn patience_inside_a_handler_is_none() {
+    let bus = tight();
+    let (topic, again) = (bus.topic("t").unwrap(), bus.topic("again").unwrap());
+    let kind = number(&bus);
+    let (tell, told) = channel();
+    let (back, own) = (again.clone(), kind.clone());
+    // Its lane is filled by itself: waiting for room could never end.
+    let filler = topic.subscriber().delivery(LANES[0]).accept(&kind).subscribe(move |received| {
+        if received.payload::<u64>().is_some() {
+            let refused = (0..1_000_000).find_map(|n| back.publish_timeout(own.message(n), PATIENCE).err());
+            tell.send(refused.is_some_and(|error| error.is_full())).unwrap();
+        }
+    });
+    let listener = again.subscriber().delivery(LANES[0]).accept(&kind).subscribe(|_| ()).unwrap();
+    topic.publish(kind.message(0)).unwrap();
+    assert!(next(&told), "refused at once");
+    filler.unwrap().unsubscribe_and_join(PATIENCE).unwrap();
+    listener.unsubscribe_and_join(PATIENCE).unwrap();
+}

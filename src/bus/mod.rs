@@ -19,6 +19,7 @@ mod last_handle;
 mod monitor;
 mod names;
 mod overflow;
+mod patience;
 pub(crate) mod shutdown;
 mod stats;
 mod subscriber;

@@ -416,6 +416,11 @@ impl Subscriber {
         totals.ended.fetch_add(1, Ordering::Relaxed);
     }
 
+    #[cold]
+    fn note_late(&self) {
+        self.tally.late.add(1);
+    }
+
     #[inline(always)]
     fn call(self: &Arc<Self>, handler: &mut dyn Handler, message: &Message, is_final: bool) {
         handler.handle(&Received { message, subscriber: self, is_final });
@@ -430,7 +435,7 @@ impl Identified for Subscriber {
 }
 
 impl Member for Subscriber {
-    #[inline]
+    #[inline(always)]
     fn deliver(self: &Arc<Self>, token: &Token, message: &Message) {
         let Some(mut entered) = self.handler.enter(token) else {
             debug_assert!(false, "entered twice");
@@ -441,7 +446,7 @@ impl Member for Subscriber {
                 self.tally.delivered.add(1);
                 self.call(handler, message, false);
             }
-            None => self.tally.late.add(1),
+            None => self.note_late(),
         }
     }
 
