@@ -23,9 +23,13 @@ pub(crate) enum Count {
     Unwanted,
     /// Publishes refused because a queue was full.
     Refused,
+    /// Publishes that began to hand a message to subscriptions themselves (inline, queue of its own) …
+    Handing,
+    /// … and those that are through with it.
+    Handed,
 }
 
-const KINDS: usize = 3;
+const KINDS: usize = 5;
 
 /// One set of counters.
 pub(crate) struct Counters {
@@ -44,9 +48,24 @@ impl Counters {
         add(&self.cells[slot.index()][kind as usize], slot, 1);
     }
 
-    /// The total over all threads.
+    /// Counts a hand-over that lasts as long as the result.
+    pub(crate) fn handing(&self) -> Handing<'_> {
+        self.count(Count::Handing);
+        Handing(self)
+    }
+
+    /// The total over all threads. Sees what the counting threads did before.
     pub(crate) fn sum(&self, kind: Count) -> u64 {
-        self.cells.iter().map(|cell| cell[kind as usize].load(Ordering::Relaxed)).sum()
+        self.cells.iter().map(|cell| cell[kind as usize].load(Ordering::Acquire)).sum()
+    }
+}
+
+/// A hand-over in the middle.
+pub(crate) struct Handing<'a>(&'a Counters);
+
+impl Drop for Handing<'_> {
+    fn drop(&mut self) {
+        self.0.count(Count::Handed);
     }
 }
 
@@ -60,10 +79,10 @@ impl std::fmt::Debug for Counters {
 #[inline]
 fn add(cell: &AtomicU64, slot: Slot, n: u64) {
     if slot.is_own() {
-        // Relaxed and in two steps: this thread is the only writer.
-        cell.store(cell.load(Ordering::Relaxed) + n, Ordering::Relaxed);
+        // In two steps: this thread is the only writer. Release: see `sum`.
+        cell.store(cell.load(Ordering::Relaxed) + n, Ordering::Release);
     } else {
-        cell.fetch_add(n, Ordering::Relaxed);
+        cell.fetch_add(n, Ordering::Release);
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   1 close intake   publishes and subscribes that begin from now on are refused
-//!   2 grace          publishers that were in the middle are done (epoch, see `reclaim`)
+//!   2 grace          publishers that were in the middle are done (epoch, see `reclaim`; and those that are
+//!                    calling inline handlers, for half of the time at most, and not in a handler)
 //!   3 final messages every subscription off the lists; what is queued is delivered, then the final one
 //!   4 stop           lanes end behind all that, threads are joined, retired lists freed
 //! ```
@@ -22,6 +23,7 @@ use crate::exec::audience::Identified;
 use crate::exec::frames::{self, WaitPlan};
 use crate::exec::lane::Control;
 use crate::reclaim;
+use crate::stats::Count;
 use crate::sync::{Arc, thread};
 
 /// What was left when the bus had ended.
@@ -80,7 +82,20 @@ pub(crate) fn close_intake(bus: &BusCore, deadline: Instant) {
     bus.close();
     // Without the grace period a straggler's message may come after the final one: it is late then,
     // not lost.
-    let _ = reclaim::synchronize(deadline);
+    if !reclaim::synchronize(deadline) || frames::is_in_handler() {
+        return;
+    }
+    // Intake is closed: no more of them begin. One that blocks must leave time for the others' final messages.
+    let half = Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2;
+    let handing = || bus.counters.sum(Count::Handed) < bus.counters.sum(Count::Handing);
+    let mut pause = Duration::from_micros(1);
+    while handing() && Instant::now() < half {
+        // What they wait for may be up to this thread, on a bus without threads.
+        if !frames::drive() {
+            thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(1));
+        }
+    }
 }
 
 pub(super) fn shutdown(bus: &Arc<BusCore>, limit: Duration) -> Result<ShutdownReport, ShutdownError> {

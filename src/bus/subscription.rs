@@ -488,7 +488,7 @@ impl Clone for Completion {
 impl Drop for Completion {
     fn drop(&mut self) {
         if let Some(slot) = &self.task {
-            slot.clear();
+            self.subscriber.done.forget_task(slot);
         }
     }
 }

@@ -186,6 +186,8 @@ impl TopicInner {
             part.push(message.clone());
         }
         let (inline, queued) = (Arc::clone(&list.inline), list.queued > 0);
+        // Before unpinning: shutdown waits for those who are pinned, then for these.
+        let _handing = self.bus.counters.handing();
         drop(pin);
         if queued {
             // Before inline handlers: what those publish comes after this message, as on lanes.

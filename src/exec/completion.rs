@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Guarantees: no wake-up is lost (a waiter that comes too late finds the stack closed; model:
-//! `loom-tests/tests/completion.rs`); everything done before completing is seen after waiting.
+//! `loom-tests/tests/completion.rs`); everything done before completing is seen after waiting; who gives up
+//! waiting leaves nothing behind (`tests/waiting.rs`: `g09_waits_that_end_early_leave_nothing_behind`).
 
 use std::task::{Context, Poll, Waker};
 
@@ -28,14 +29,14 @@ impl TaskSlot {
     }
 
     /// Forgets the waker: the task does not wait any more.
-    pub(crate) fn clear(&self) {
+    fn clear(&self) {
         let old = lock(&self.0).take();
         drop(old);
     }
 }
 
 enum Waiter {
-    Thread(Sleeper),
+    Thread(Arc<Sleeper>),
     Task(Arc<TaskSlot>),
 }
 
@@ -74,9 +75,34 @@ impl Completion {
         }
     }
 
-    /// Has the calling thread woken when it happens; false if it has happened.
-    pub(crate) fn wake_thread(&self) -> bool {
-        self.0.push(Waiter::Thread(Sleeper::current())).is_ok()
+    /// Has the calling thread woken when it happens, until [`forget_thread`](Self::forget_thread).
+    pub(crate) fn wake_thread(&self) -> Arc<Sleeper> {
+        let sleeper = Arc::new(Sleeper::current());
+        let _ = self.0.push(Waiter::Thread(Arc::clone(&sleeper)));
+        sleeper
+    }
+
+    /// The thread does not wait any more. (It may wait elsewhere on its stack: that is another waiter.)
+    pub(crate) fn forget_thread(&self, sleeper: &Arc<Sleeper>) {
+        self.forget(|waiter| matches!(waiter, Waiter::Thread(other) if Arc::ptr_eq(other, sleeper)));
+    }
+
+    /// The task does not wait any more.
+    pub(crate) fn forget_task(&self, slot: &Arc<TaskSlot>) {
+        slot.clear();
+        self.forget(|waiter| matches!(waiter, Waiter::Task(other) if Arc::ptr_eq(other, slot)));
+    }
+
+    /// Takes one waiter out. It may happen while the others are in our hands: then we wake them.
+    fn forget(&self, is_it: impl Fn(&Waiter) -> bool) {
+        for waiter in self.0.take() {
+            if is_it(&waiter) {
+                continue;
+            }
+            if let Err(waiter) = self.0.push(waiter) {
+                quietly(|| waiter.wake());
+            }
+        }
     }
 
     /// Has a task woken when it happens; false if it has happened.

@@ -134,6 +134,11 @@ pub(crate) fn is_worker_thread() -> bool {
     worker().is_some()
 }
 
+/// Whether some handler is on this thread's stack, or the thread serves a lane.
+pub(crate) fn is_in_handler() -> bool {
+    INLINE.try_with(|frames| !frames.borrow().is_empty()).unwrap_or(false) || is_worker_thread()
+}
+
 /// Whether the member's handler is on this thread's stack.
 pub(crate) fn is_running_here(id: u64) -> bool {
     INLINE.try_with(|frames| frames.borrow().contains(&id)).unwrap_or(false)
@@ -192,20 +197,23 @@ impl WaitPlan {
         // A limit beyond what the clock can say is none.
         let deadline = timeout.and_then(|limit| Instant::now().checked_add(limit));
         let helpers = helpers();
-        let mut registered = false;
+        let mut registered = None;
+        let timed_out = |registered: Option<_>| {
+            registered.iter().for_each(|sleeper| completion.forget_thread(sleeper));
+            Err(WaitError::Timeout)
+        };
         while !completion.is_done() {
             let helped = helpers.iter().any(|helper| helper.help());
             let left = match deadline.map(|at| at.saturating_duration_since(Instant::now())) {
-                Some(Duration::ZERO) if !completion.is_done() => return Err(WaitError::Timeout),
+                Some(Duration::ZERO) if !completion.is_done() => return timed_out(registered),
                 left => left,
             };
             if helped {
                 continue;
             }
-            if !registered {
-                registered = true;
+            if registered.is_none() {
                 // Looks once more after registering: it may have happened in between.
-                completion.wake_thread();
+                registered = Some(completion.wake_thread());
                 continue;
             }
             // A driver dozes for moments only, so that a worker's lane is looked at too.

@@ -472,7 +472,7 @@ impl<K: Key> KeyCompletion<K> {
 impl<K: Key> Drop for KeyCompletion<K> {
     fn drop(&mut self) {
         if let Some(slot) = &self.task {
-            slot.clear();
+            self.ticket.done.forget_task(slot);
         }
     }
 }

@@ -11,7 +11,8 @@ use std::sync::Arc;
 /// What a callback is for.
 #[derive(Debug, Clone, Copy)]
 enum Reason {
-    Message(PublishId),
+    /// The how-manieth delivery of which publish.
+    Message(PublishId, usize),
     Final,
 }
 
@@ -54,8 +55,8 @@ struct Builder<'t> {
     space: CounterSpace,
     /// How often each counter has moved by the operations so far.
     moved: Vec<u32>,
-    /// Last topic of each name.
-    names: HashMap<&'t str, u32>,
+    /// Last topic of each name, and whether it is gone.
+    names: HashMap<&'t str, (u32, bool)>,
 }
 
 impl Plan {
@@ -67,6 +68,9 @@ impl Plan {
             contexts: Vec::new(),
             publishes: Vec::with_capacity(trace.messages.bound()),
             finals: vec![None; trace.subscriptions.bound()],
+            renamed: HashMap::new(),
+            changes: HashMap::new(),
+            changes_act: false,
             joined: vec![false; trace.subscriptions.bound()],
             expected: vec![0; trace.subscriptions.bound()],
             main_thread: trace.records.first().map_or(1, |record| record.thread),
@@ -89,6 +93,7 @@ impl Plan {
         }
         builder.close();
         let mut plan = builder.plan;
+        plan.changes_act = plan.changes.values().any(|&publish| plan.publishes[publish as usize].has_callbacks);
         plan.asides.unpublished = (trace.messages.len() as u64).saturating_sub(distinct_messages(&plan));
         plan
     }
@@ -112,7 +117,15 @@ impl<'t> Builder<'t> {
             Op::TypeFreed { ty } => drop(self.add(record, Action::DropType { ty })),
             Op::Topic { topic } => drop(self.add(record, Action::CreateTopic { topic })),
             Op::TopicAgain { topic } => drop(self.add(record, Action::LookUp { topic })),
-            Op::TopicFreed { topic } => drop(self.add(record, Action::DropTopic { topic })),
+            Op::TopicFreed { topic } => {
+                self.add(record, Action::DropTopic { topic });
+                let name = self.trace.topics.get(topic).map_or("", |info| &info.name);
+                if let Some((last, gone)) = self.names.get_mut(name)
+                    && *last == topic
+                {
+                    *gone = true;
+                }
+            }
             Op::Pool { .. } => self.plan.asides.pools += 1,
             Op::PoolGet { topic, existed: true, .. } => drop(self.add(record, Action::LookUp { topic })),
             Op::PoolGet { .. } => self.plan.asides.pool_creates += 1,
@@ -180,6 +193,11 @@ impl<'t> Builder<'t> {
         let publish = self.plan.publishes.len() as PublishId;
         let ty = self.trace.type_of(message);
         let change = if self.trace.is_change(ty) { self.thread(record.thread).change.take() } else { None };
+        match change {
+            Some((_, Origin::Subscribed(sub))) => drop(self.plan.changes.insert((true, sub), publish)),
+            Some((_, Origin::Unsubscribed(sub))) => drop(self.plan.changes.insert((false, sub), publish)),
+            _ => {}
+        }
         let thread = self.thread(record.thread);
         let sequence = thread.publishes;
         thread.publishes += 1;
@@ -213,8 +231,9 @@ impl<'t> Builder<'t> {
         let delivery = Delivery { sub, busy: 0, callback: None };
         match self.thread(thread).frames.last() {
             Some(&Frame::Publish { publish, .. }) if !is_final => {
-                self.plan.publishes[publish as usize].recorded.push(delivery);
-                Reason::Message(publish)
+                let recorded = &mut self.plan.publishes[publish as usize].recorded;
+                recorded.push(delivery);
+                Reason::Message(publish, recorded.len() - 1)
             }
             _ => {
                 self.plan.finals[sub as usize] = Some(delivery);
@@ -240,7 +259,7 @@ impl<'t> Builder<'t> {
             let wait = (record.at - since).max(0) as u64;
             if kind == Kind::Pool { &mut self.plan.pool_wait } else { &mut self.plan.mailbox_wait }.push(wait);
             let awaited = match reason {
-                Reason::Message(publish) => Some(&self.plan.publishes[publish as usize]),
+                Reason::Message(publish, _) => Some(&self.plan.publishes[publish as usize]),
                 Reason::Final => None,
             };
             let during = awaited
@@ -260,10 +279,10 @@ impl<'t> Builder<'t> {
             Frame::Callback { sub, reason, began, nested, context, .. } => {
                 let busy = (record.at - began - nested).clamp(0, i64::from(u32::MAX)) as u32;
                 let delivery = match reason {
-                    Reason::Message(publish) => {
+                    Reason::Message(publish, place) => {
                         let publish = &mut self.plan.publishes[publish as usize];
                         publish.has_callbacks |= context.is_some();
-                        publish.recorded.iter_mut().find(|delivery| delivery.sub == sub)
+                        publish.recorded.get_mut(place)
                     }
                     Reason::Final => self.plan.finals[sub as usize].as_mut(),
                 };
@@ -317,10 +336,14 @@ impl<'t> Builder<'t> {
             operation.needs.push((Counter::Main, self.count(Counter::Main)));
         }
         if let Action::CreateTopic { topic } = action {
-            // The same name means the same topic: the one before must be gone, if it was then.
+            // Here the same name means the same topic: the one before must be gone. If it is not in the recording
+            // (its line may come a moment late), the new one is made under another name.
             let name = self.trace.topics.get(topic).map_or("", |info| &info.name);
-            let before = self.names.insert(name, topic).map(Counter::TopicGone);
-            operation.needs.extend(before.map(|gone| (gone, self.count(gone))));
+            match self.names.insert(name, (topic, false)) {
+                Some((before, true)) => operation.needs.push((Counter::TopicGone(before), 1)),
+                Some((_, false)) => drop(self.plan.renamed.insert(topic, format!("{name} (topic {topic})"))),
+                None => {}
+            }
         }
         operation.needs.retain(|&(_, at_least)| at_least > 0);
         for counter in self.plan.moves(&operation).iter() {

@@ -192,8 +192,9 @@ impl<'t> Oracle<'t> {
         let mut sure = Vec::new();
         self.listed(publish, during, true, &mut sure);
         sure.retain(|ear| self.filter(ear.sub, publish, formatters, during, true));
+        sure.sort_unstable();
         for ear in &mut ears {
-            ear.must = sure.iter().any(|certain| certain.sub == ear.sub);
+            ear.must = sure.binary_search_by_key(&ear.sub, |certain| certain.sub).is_ok();
         }
         ears.sort_unstable();
         ears

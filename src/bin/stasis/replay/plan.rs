@@ -12,6 +12,7 @@
 //! publish of a subscription change) become no operations but what the run is compared with.
 
 use super::trace::Trace;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Index into [`Plan::operations`]; ascending in the order of lines.
@@ -181,6 +182,12 @@ pub(crate) struct Plan {
     pub(crate) finals: Vec<Option<Delivery>>,
     /// Deliveries each subscription got in the original, by id: to size its log.
     pub(crate) expected: Vec<u32>,
+    /// Names of topics whose recorded name another topic still had.
+    pub(crate) renamed: HashMap<u32, String>,
+    /// The publish of each subscription change: of the beginning (true) or the end of which subscription.
+    pub(crate) changes: HashMap<(bool, u32), PublishId>,
+    /// Some callback with a subscription change makes operations.
+    pub(crate) changes_act: bool,
     /// Somebody waits for the end of this subscription, by id.
     pub(crate) joined: Vec<bool>,
     pub(crate) main_thread: u32,
@@ -294,6 +301,12 @@ impl Plan {
                 needs
             }
         }
+    }
+
+    /// The name a topic has in the replay: as recorded, but for [`Plan::renamed`].
+    pub(crate) fn name_of(&self, topic: u32) -> &str {
+        let recorded = || self.trace.topics.get(topic).map_or("", |info| &info.name);
+        self.renamed.get(&topic).map_or_else(recorded, String::as_str)
     }
 
     fn topic_of(&self, sub: u32) -> u32 {

@@ -354,11 +354,12 @@ impl Report {
     }
 }
 
-/// Writes one object for one trace, an array for several.
-pub(crate) fn write_json(path: &Path, reports: &[Report]) -> std::io::Result<()> {
+/// Writes one object for one trace on the command line, an array for several.
+pub(crate) fn write_json(path: &Path, traces: usize, reports: &[Report]) -> std::io::Result<()> {
     let all: Vec<serde_json::Value> = reports.iter().map(json::of).collect();
     let value = match <[serde_json::Value; 1]>::try_from(all) {
-        Ok([one]) => one,
+        Ok([one]) if traces <= 1 => one,
+        Ok(one) => serde_json::Value::Array(one.into()),
         Err(many) => serde_json::Value::Array(many),
     };
     std::fs::write(path, format!("{value:#}\n"))

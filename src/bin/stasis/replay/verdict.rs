@@ -3,7 +3,7 @@
 use super::figures::Figures;
 use super::listener::{Call, Key};
 use super::oracle::{Ear, Oracle, Span};
-use super::plan::{Origin, Plan, Publish, PublishId};
+use super::plan::{Plan, Publish, PublishId};
 use super::stage::Remains;
 use std::collections::HashMap;
 
@@ -149,20 +149,12 @@ fn name(plan: &Plan, sub: u32) -> String {
 
 /// Reads the logs: receivers of each publish, order, doubles, final messages, times.
 fn receivers(plan: &Plan, remains: &Remains, figures: &mut Figures, findings: &mut Findings) -> Vec<Vec<u32>> {
-    let mut changes: HashMap<(bool, u32), PublishId> = HashMap::new();
-    for (id, publish) in plan.publishes.iter().enumerate() {
-        match publish.origin {
-            Origin::Subscribed(sub) => drop(changes.insert((true, sub), id as PublishId)),
-            Origin::Unsubscribed(sub) => drop(changes.insert((false, sub), id as PublishId)),
-            Origin::Recorded => {}
-        }
-    }
     let subs: HashMap<u64, u32> =
         remains.ids.iter().enumerate().filter_map(|(sub, id)| Some(((*id)?, sub as u32))).collect();
     let resolve = |key: Key| match key {
         Key::Publish(publish) => Some(publish),
-        Key::Subscribed(id) => changes.get(&(true, *subs.get(&id)?)).copied(),
-        Key::Unsubscribed(id) => changes.get(&(false, *subs.get(&id)?)).copied(),
+        Key::Subscribed(id) => plan.changes.get(&(true, *subs.get(&id)?)).copied(),
+        Key::Unsubscribed(id) => plan.changes.get(&(false, *subs.get(&id)?)).copied(),
         Key::Final | Key::Foreign => None,
     };
     let mut got: Vec<Vec<u32>> = vec![Vec::new(); plan.publishes.len()];
