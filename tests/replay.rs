@@ -2,6 +2,7 @@
 
 #![cfg(feature = "cli")]
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
@@ -139,7 +140,11 @@ fn damage_is_reported_with_its_line() {
         lines.join("\n")
     };
     let cases = [
-        (with(6, "{\"d\":10,\"h\":1,"), "line 7: not a JSON object"),
+        (with(6, "{\"d\":10,\"h\":1,"), "line 7: not a JSON object: EOF while parsing a value, at column 14"),
+        (with(6, "[1,2]"), "line 7: a key is missing"),
+        (with(6, "{\"d\":10,\"h\":1,\"o\":\"u\",\"S\":\"x\"}"), "line 7: a key is missing, twice there or has"),
+        (with(6, "{\"d\":10,\"h\":1,\"o\":\"u\",\"S\":99999999999}"), "line 7: a key is missing, twice there or has"),
+        (with(6, "{\"d\":10,\"h\":1,\"o\":\"u\",\"S\":4}"), "line 7: subscription 4 has not been made"),
         (with(6, "{\"d\":10,\"h\":1,\"o\":\"what\"}"), "line 7: unknown operation \"what\""),
         (with(6, "{\"d\":10,\"h\":1,\"o\":\"s\",\"S\":1}"), "line 7: operation \"s\" needs the key \"T\""),
         (with(5, "{\"d\":10,\"h\":1,\"o\":\"f\",\"F\":1,\"A\":1,\"B\":9}"), "line 6: topic 9 has not been made"),
@@ -158,21 +163,71 @@ fn damage_is_reported_with_its_line() {
 #[test]
 fn packed_traces_are_known_by_their_first_bytes() {
     let packed = zstd::encode_all(TINY.as_bytes(), 3).unwrap();
-    let mut xz = Vec::new();
-    lzma_rs::xz_compress(&mut TINY.as_bytes(), &mut xz).unwrap();
+    let mut writer = lzma_rust2::XzWriter::new(Vec::new(), lzma_rust2::XzOptions::with_preset(6)).unwrap();
+    writer.write_all(TINY.as_bytes()).unwrap();
+    let xz = writer.finish().unwrap();
     for (name, bytes) in [("zstd.txt", &packed), ("xz.bin", &xz)] {
         let whole = Scratch::new(name, bytes);
         assert_eq!(replay(&[whole.path()]).0, 0, "{name}");
-        let cut = Scratch::new(&format!("cut-{name}"), &bytes[..bytes.len() / 2]);
+        for cut in [8, bytes.len() / 2, bytes.len() - 2] {
+            let trace = Scratch::new(&format!("cut-{cut}-{name}"), &bytes[..cut]);
+            let (code, _, err) = replay(&[trace.path()]);
+            assert_eq!(code, 2, "{name} cut at {cut}: {err}");
+            assert!(err.contains("damaged or cut short"), "{name} cut at {cut}: {err}");
+            let line = err.split(": line ").nth(1).and_then(|rest| rest.split(':').next());
+            let line: usize = line.and_then(|line| line.parse().ok()).unwrap_or_default();
+            assert!((1..=TINY.lines().count() + 1).contains(&line), "{name} cut at {cut}: {err}");
+        }
+    }
+}
+
+/// A long trace cut in the middle: the line is that of the cut, not the first.
+#[test]
+fn a_cut_packed_trace_says_how_far_it_goes() {
+    let packed = std::fs::read(recording("startup-shutdown.jsonl.zst")).unwrap();
+    let text = zstd::decode_all(&packed[..]).unwrap();
+    let mut writer = lzma_rust2::XzWriter::new(Vec::new(), lzma_rust2::XzOptions::with_preset(3)).unwrap();
+    writer.write_all(&text).unwrap();
+    for (name, bytes) in [("zst", packed), ("xz", writer.finish().unwrap())] {
+        let cut = Scratch::new(&format!("far.{name}"), &bytes[..bytes.len() * 3 / 4]);
         let (code, _, err) = replay(&[cut.path()]);
         assert_eq!(code, 2, "{name}: {err}");
-        assert!(err.contains("damaged or cut short"), "{name}: {err}");
+        let line = err.split(": line ").nth(1).and_then(|rest| rest.split(':').next());
+        let line: usize = line.and_then(|line| line.parse().ok()).unwrap_or_default();
+        assert!((2..7774).contains(&line), "{name}: {err}");
     }
 }
 
 #[test]
+fn one_bad_trace_does_not_keep_the_others_from_being_replayed() {
+    let (good, bad) = (Scratch::new("beside", TINY), Scratch::new("junk", [0, 159, 146, 150, 10, 255]));
+    let json = Scratch::new("beside-json", "");
+    let (code, out, err) = replay(&["--json", json.path(), bad.path(), good.path()]);
+    assert_eq!(code, 2, "{out}{err}");
+    assert!(err.contains(bad.path()) && err.contains("line 1: not a JSON object"), "{err}");
+    assert!(out.contains("all verdicts hold"), "{out}");
+    let value: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&json.0).unwrap()).unwrap();
+    assert_eq!(value[0]["ok"].as_bool(), Some(true));
+}
+
+#[test]
+fn a_summary_that_nobody_reads_or_that_cannot_be_kept_ends_without_panic() {
+    let trace = Scratch::new("closed", TINY);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_stasis"))
+        .args(["replay", "--quiet", trace.path()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let (code, out, err) = replay(&["--json", "/does/not/exist/out.json", trace.path()]);
+    assert_eq!((code, out.as_str()), (2, ""), "told before the run: {err}");
+    assert!(err.contains("/does/not/exist/out.json cannot be written"), "{err}");
+}
+
+#[test]
 fn standard_input_is_a_dash() {
-    use std::io::Write;
     let mut child = Command::new(env!("CARGO_BIN_EXE_stasis"))
         .args(["replay", "--quiet", "-"])
         .stdin(Stdio::piped())

@@ -149,6 +149,9 @@ impl<'t> Builder<'t> {
                     self.plan.operations[operation as usize].done_line = record.line;
                 }
             }
+            // Nothing comes of a filter that changes after the end.
+            Op::Accept { sub, .. } | Op::Decline { sub, .. } | Op::Mode { sub, .. } | Op::Formatters { sub, .. }
+                if self.has_ended(sub) => {}
             Op::Accept { sub, ty } => drop(self.add(record, Action::Accept { sub, ty })),
             Op::Decline { sub, ty } => drop(self.add(record, Action::Decline { sub, ty })),
             Op::Mode { sub, mode } => drop(self.add(record, Action::Mode { sub, mode })),
@@ -189,7 +192,14 @@ impl<'t> Builder<'t> {
         self.threads.entry(thread).or_default()
     }
 
+    /// Whether a line before has unsubscribed it.
+    fn has_ended(&self, sub: u32) -> bool {
+        self.count(Counter::SubscriptionEnded(sub)) > 0
+    }
+
     fn publish(&mut self, record: &Record, topic: u32, message: u32, listed: u32, sync: u32) {
+        // Nobody waits for one that has ended.
+        let sync = if sync != 0 && self.has_ended(sync) { 0 } else { sync };
         let publish = self.plan.publishes.len() as PublishId;
         let ty = self.trace.type_of(message);
         let change = if self.trace.is_change(ty) { self.thread(record.thread).change.take() } else { None };
@@ -204,6 +214,7 @@ impl<'t> Builder<'t> {
         self.plan.publishes.push(Publish {
             operation: change.map_or(0, |(operation, _)| operation),
             line: record.line,
+            end_line: record.line,
             thread: record.thread,
             sequence,
             topic,
@@ -258,14 +269,7 @@ impl<'t> Builder<'t> {
             };
             let wait = (record.at - since).max(0) as u64;
             if kind == Kind::Pool { &mut self.plan.pool_wait } else { &mut self.plan.mailbox_wait }.push(wait);
-            let awaited = match reason {
-                Reason::Message(publish, _) => Some(&self.plan.publishes[publish as usize]),
-                Reason::Final => None,
-            };
-            let during = awaited
-                .filter(|publish| publish.sync == sub)
-                .map(|publish| self.plan.operations[publish.operation as usize].root);
-            (reason, during)
+            (reason, None)
         };
         let frame = Frame::Callback { sub, reason, began: record.at, nested: 0, context: None, during };
         self.thread(record.thread).frames.push(frame);
@@ -274,6 +278,9 @@ impl<'t> Builder<'t> {
     /// The innermost frame of a thread ends; its time is not time of the callback around it.
     fn leave(&mut self, record: &Record) {
         let Some(frame) = self.thread(record.thread).frames.pop() else { return };
+        if let Frame::Publish { publish, .. } = frame {
+            self.plan.publishes[publish as usize].end_line = record.line;
+        }
         let began = match frame {
             Frame::Publish { began, .. } | Frame::Unsubscribe { began, .. } => began,
             Frame::Callback { sub, reason, began, nested, context, .. } => {
@@ -302,12 +309,34 @@ impl<'t> Builder<'t> {
         }
     }
 
+    /// How many frames of a thread may be around an action. What is done to a subscription by direct handlers that
+    /// hear of its beginning is done when subscribing has returned: there is no handle before.
+    fn outside(&self, thread: u32, action: Action) -> usize {
+        let frames = self.threads.get(&thread).map_or(&[][..], |thread| &thread.frames);
+        let own = match action {
+            Action::Unsubscribe { sub }
+            | Action::Accept { sub, .. }
+            | Action::Decline { sub, .. }
+            | Action::Mode { sub, .. }
+            | Action::Formatters { sub, .. } => sub,
+            _ => return frames.len(),
+        };
+        let hears_of_it = |frame: &Frame| match *frame {
+            Frame::Callback { reason: Reason::Message(publish, _), during: Some(_), .. } => {
+                self.plan.publishes[publish as usize].origin == Origin::Subscribed(own)
+            }
+            _ => false,
+        };
+        frames.iter().position(hears_of_it).unwrap_or(frames.len())
+    }
+
     /// Adds an operation to the context its thread is in.
     fn add(&mut self, record: &Record, action: Action) -> OperationId {
         let id = self.plan.operations.len() as OperationId;
+        let outside = self.outside(record.thread, action);
         let contexts = &mut self.plan.contexts;
         let thread = self.threads.entry(record.thread).or_default();
-        let innermost = thread.frames.iter_mut().rev().find_map(|frame| match frame {
+        let innermost = thread.frames[..outside].iter_mut().rev().find_map(|frame| match frame {
             Frame::Callback { sub, context, during, .. } => Some((*sub, context, *during)),
             _ => None,
         });

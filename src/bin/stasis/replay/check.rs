@@ -107,10 +107,13 @@ impl Checker {
                 known(trace.subscriptions.get(sub), "subscription", sub)
             }
             Op::Accept { sub, ty } | Op::Decline { sub, ty } => {
-                self.subscription(trace, sub)?;
+                known(trace.subscriptions.get(sub), "subscription", sub)?;
                 if ty == 0 { Ok(()) } else { known(trace.types.get(ty), "type", ty) }
             }
-            Op::Mode { sub, .. } | Op::Formatters { sub, .. } => self.subscription(trace, sub),
+            // A filter may change after the end, by somebody who has not heard of it.
+            Op::Mode { sub, .. } | Op::Formatters { sub, .. } => {
+                known(trace.subscriptions.get(sub), "subscription", sub)
+            }
             Op::Forward { forward } => {
                 let info = known_value(trace.forwards.get(forward), "forward", forward)?;
                 self.topic(trace, info.from)?;
@@ -126,7 +129,7 @@ impl Checker {
                 self.topic(trace, topic)?;
                 known(trace.messages.get(message), "message", message)?;
                 if sync != 0 {
-                    self.subscription(trace, sync)?;
+                    known(trace.subscriptions.get(sync), "subscription", sync)?;
                 }
                 let ty = trace.type_of(message);
                 let thread_state = self.thread(thread);

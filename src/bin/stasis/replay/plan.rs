@@ -90,7 +90,7 @@ pub(crate) struct Operation {
     pub(crate) at: i64,
     pub(crate) context: ContextId,
     /// The operation during which this one is made: itself, or the publish (or unsubscribe) whose
-    /// direct or awaited handler makes it.
+    /// direct handler makes it.
     pub(crate) root: OperationId,
     pub(crate) action: Action,
     /// Counters that must have reached a value before it may start.
@@ -127,6 +127,8 @@ pub(crate) enum Origin {
 pub(crate) struct Publish {
     pub(crate) operation: OperationId,
     pub(crate) line: u32,
+    /// Line at which it was done, its direct handlers called (where the trace says so).
+    pub(crate) end_line: u32,
     pub(crate) thread: u32,
     /// How many publishes the recorded thread made before.
     pub(crate) sequence: u32,

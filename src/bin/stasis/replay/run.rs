@@ -7,7 +7,7 @@ use super::progress::Progress;
 use super::recorded::{self, Turns};
 use super::report::Report;
 use super::stage::{Conductor, Stage};
-use super::threads::{self, Crew};
+use super::threads::{self, Aside, Crew};
 use super::verdict;
 use stasis_bus::Bus;
 use std::sync::Arc;
@@ -45,6 +45,7 @@ pub(crate) fn once(options: &Options, plan: &Arc<Plan>, round: usize, report: &m
         Conductor::Recorded(turns) => {
             recorded::run(&stage, options.publishers(), &|done| progress.at(done));
             report.moved(turns.moved());
+            report.aside(Aside { orphaned: turns.orphaned(), ..Aside::default() });
         }
         Conductor::Threads(crew) => {
             threads::run(&stage, options.publishers(), &|done| progress.at(done));

@@ -223,7 +223,7 @@ impl Stage {
         let payload = Payload::new(id, publish.message, publish.thread, publish.sequence);
         let mut message = ty.message(payload);
         self.topic(publish.topic, |topic| {
-            if publish.sync != 0 {
+            if publish.sync != 0 && self.may_wait(publish.operation) {
                 let subscription = self.subscription(publish.sync)?;
                 return loop {
                     match topic.publish_sync(message, &subscription) {
@@ -241,6 +241,14 @@ impl Stage {
                 }
             }
         })
+    }
+
+    /// Whether a synchronous publish may wait for its handler: not if that handler waits for a turn.
+    fn may_wait(&self, operation: OperationId) -> bool {
+        match &self.conductor {
+            Conductor::Recorded(turns) => turns.waits(operation),
+            Conductor::Threads(_) => true,
+        }
     }
 
     fn back_off<M>(&self, message: M) -> M {

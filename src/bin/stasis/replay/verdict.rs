@@ -3,7 +3,7 @@
 use super::figures::Figures;
 use super::listener::{Call, Key};
 use super::oracle::{Ear, Oracle, Span};
-use super::plan::{Plan, Publish, PublishId};
+use super::plan::{Plan, Publish};
 use super::stage::Remains;
 use std::collections::HashMap;
 
@@ -207,7 +207,7 @@ fn agree(
     findings: &mut Findings,
 ) {
     findings.compared += 1;
-    let at = Span { start: u64::from(publish.line), end: u64::from(publish.line) };
+    let at = Span { start: u64::from(publish.line), end: u64::from(publish.end_line) };
     let mut recorded: Vec<u32> = publish.recorded.iter().map(|delivery| delivery.sub).collect();
     if !plan.trace.has_deliveries {
         recorded = lines.audience(publish, at).iter().map(|ear| ear.sub).collect();
