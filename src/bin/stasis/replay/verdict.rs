@@ -239,7 +239,8 @@ fn agree(
         let here = find(audience, sub);
         if in_lines.is_some_and(|ear| !ear.must) {
             half_way = true;
-        } else if in_lines.is_some() == was_recorded && here.is_some_and(|ear| ear.must) != was_recorded {
+        } else if in_lines.is_some() == was_recorded && !here.is_some_and(|ear| ear.must && was_recorded) {
+            // Recorded and not sure here, or here (else it is unexpected) and not recorded.
             moved = true;
         } else {
             unexplained = Some((sub, was_recorded));
