@@ -33,6 +33,8 @@ enum Frame {
         nested: i64,
         context: Option<ContextId>,
         during: Option<OperationId>,
+        /// The subscription is direct and in a callback already, further out.
+        again: bool,
     },
 }
 
@@ -271,7 +273,10 @@ impl<'t> Builder<'t> {
             if kind == Kind::Pool { &mut self.plan.pool_wait } else { &mut self.plan.mailbox_wait }.push(wait);
             (reason, None)
         };
-        let frame = Frame::Callback { sub, reason, began: record.at, nested: 0, context: None, during };
+        // Here such a message comes when the handler has returned; what it leads to is made where it was made.
+        let is_same = |frame: &Frame| matches!(frame, Frame::Callback { sub: outer, .. } if *outer == sub);
+        let again = during.is_some() && self.thread(record.thread).frames.iter().any(is_same);
+        let frame = Frame::Callback { sub, reason, began: record.at, nested: 0, context: None, during, again };
         self.thread(record.thread).frames.push(frame);
     }
 
@@ -337,7 +342,7 @@ impl<'t> Builder<'t> {
         let contexts = &mut self.plan.contexts;
         let thread = self.threads.entry(record.thread).or_default();
         let innermost = thread.frames[..outside].iter_mut().rev().find_map(|frame| match frame {
-            Frame::Callback { sub, context, during, .. } => Some((*sub, context, *during)),
+            Frame::Callback { sub, context, during, again: false, .. } => Some((*sub, context, *during)),
             _ => None,
         });
         let (slot, owner, root) = match innermost {

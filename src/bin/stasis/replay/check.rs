@@ -139,7 +139,7 @@ impl Checker {
                     }
                 } else {
                     self.types.alive("type", ty)?;
-                    }
+                }
                 if listed > 0 {
                     self.thread(thread).frames.push(Frame::Publish { topic, message, line });
                 }

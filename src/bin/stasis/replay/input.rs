@@ -31,7 +31,7 @@ pub(crate) enum InputError {
     )]
     Read { name: String, error: std::io::Error },
     #[error(
-        "{name}: line {line}: here, or soon after, the {packing} data are damaged or cut short: {cause}\n  take the file again from where it came (git checkout traces/)"
+        "{name}: line {line}: here, or within one packed block behind it, the {packing} data are damaged or cut short: {cause}\n  take the file again from where it came (git checkout traces/)"
     )]
     Unpack { name: String, line: usize, packing: &'static str, cause: String },
 }
@@ -74,7 +74,7 @@ impl Source {
         match done {
             Ok(()) => Ok(text),
             Err(cause) => {
-                // Both hand out what comes before the damage, by and large.
+                // Both hand out what comes before the damaged block.
                 let line = text.iter().filter(|&&byte| byte == b'\n').count() + 1;
                 Err(InputError::Unpack { name: self.name(), line, packing, cause: cause.to_string() })
             }

@@ -151,9 +151,7 @@ impl<'a> Line<'a> {
                 let forward = self.need(self.forward, "F")?;
                 let info = match *self.o == *"fs" {
                     true => ForwardInfo { from: self.itself()?, to: self.itself()? },
-                    false => {
-                        ForwardInfo { from: self.need(self.a_topic, "A")?, to: self.need(self.b_topic, "B")? }
-                    }
+                    false => ForwardInfo { from: self.need(self.a_topic, "A")?, to: self.need(self.b_topic, "B")? },
                 };
                 entered(trace.forwards.enter(forward, info), "forward", forward)?;
                 Op::Forward { forward }

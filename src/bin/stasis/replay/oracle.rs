@@ -219,7 +219,11 @@ impl<'t> Oracle<'t> {
             for &sub in &self.members[topic as usize] {
                 let on_list = match publish.origin {
                     // The change says that the subscription is there, or is not there any more.
-                    Origin::Subscribed(own) if own == sub => true,
+                    // (A handler that hears of it earlier may end it before it hears of itself.)
+                    Origin::Subscribed(own) if own == sub => {
+                        let ends = self.listeners[sub as usize].as_ref().map(|listener| listener.life.ended.start);
+                        !surely || ends.is_none_or(|start| start >= during.end)
+                    }
                     Origin::Unsubscribed(own) if own == sub => false,
                     _ => self.listeners[sub as usize].as_ref().is_some_and(|listener| there(&listener.life)),
                 };

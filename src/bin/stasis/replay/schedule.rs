@@ -174,9 +174,10 @@ impl Scheduler<'_> {
     /// Nothing may go. Takes a rule away for one callback: a block is taken apart, or a callback made
     /// beside the handler that should have made it. False: it is not that.
     fn detach_one(&mut self) -> bool {
-        let block = self.stuck.iter().find(|(operation, _)| {
-            self.inner.contains_key(operation) && self.unmet(&[*operation]).is_none()
-        });
+        let block = self
+            .stuck
+            .iter()
+            .find(|(operation, _)| self.inner.contains_key(operation) && self.unmet(&[*operation]).is_none());
         if let Some(&(operation, context)) = block {
             let plan = self.plan;
             let inner = self.inner.remove(&operation).unwrap_or_default();

@@ -7,8 +7,8 @@ use super::recorded::Turns;
 use super::threads::Crew;
 use super::trace::Kind;
 use stasis_bus::{
-    Bus, ChangeKind, Delivery, FilterMode, Formatters, Forward, Home, MessageType, PublishError, PublishSyncError, Subscription,
-    SubscriptionChange, Topic,
+    Bus, ChangeKind, Delivery, FilterMode, Formatters, Forward, Home, MessageType, PublishError, PublishSyncError,
+    Subscription, SubscriptionChange, Topic,
 };
 use std::cell::RefCell;
 use std::collections::HashMap;
