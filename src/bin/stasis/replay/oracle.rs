@@ -208,6 +208,21 @@ impl<'t> Oracle<'t> {
         (sure.len(), maybe.len())
     }
 
+    /// Longest list if a subscription is on it once for each way over forwards, as in the original. (Where forwards
+    /// go in circles, which the original cannot, the count ends somewhere.)
+    pub(crate) fn ways(&self, publish: &Publish, during: Span) -> usize {
+        let there = |sub: &&u32| self.listeners[**sub as usize].as_ref().is_some_and(|it| it.life.may(during));
+        let (mut open, mut found, mut steps) = (vec![publish.topic], 0, 0);
+        while let Some(topic) = open.pop().filter(|_| steps < Self::STEPS) {
+            steps += 1;
+            found += self.members[topic as usize].iter().filter(there).count();
+            open.extend(self.edges[topic as usize].iter().filter(|edge| edge.life.may(during)).map(|edge| edge.to));
+        }
+        found
+    }
+
+    const STEPS: usize = 4096;
+
     /// Subscriptions on the flat list of the topic, surely or perhaps.
     fn listed(&mut self, publish: &Publish, during: Span, surely: bool, found: &mut Vec<Ear>) {
         let there = |life: &Life| if surely { life.must(during) } else { life.may(during) };

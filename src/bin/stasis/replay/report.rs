@@ -311,6 +311,7 @@ impl Report {
             ("messages compared with the recording", found.compared),
             ("  differ: the original was half-way through a subscribe or forward", found.half_way),
             ("  differ: an operation was moved", found.moved),
+            ("  differ: delivered twice over two ways in the original, once here (G3)", found.once),
         ];
         let threads = [
             ("callbacks continued by a publisher", aside.continued),

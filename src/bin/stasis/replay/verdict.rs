@@ -34,6 +34,8 @@ pub(crate) struct Findings {
     pub(crate) half_way: u64,
     /// Difference explained: an operation has another place in the order of this run.
     pub(crate) moved: u64,
+    /// Difference explained: the original delivered a message twice over two ways, here it comes once (G3).
+    pub(crate) once: u64,
     /// Messages compared with the recording.
     pub(crate) compared: u64,
     /// Publishes that overlapped an operation which decides about a receiver.
@@ -75,6 +77,7 @@ impl Findings {
         self.disagreeing += other.disagreeing;
         self.half_way += other.half_way;
         self.moved += other.moved;
+        self.once += other.once;
         self.compared += other.compared;
         self.ambiguous += other.ambiguous;
         self.failures += other.failures;
@@ -212,7 +215,10 @@ fn agree(
     if !plan.trace.has_deliveries {
         recorded = lines.audience(publish, at).iter().map(|ear| ear.sub).collect();
         let (least, most) = lines.list_length(publish, at);
-        if !(least..=most).contains(&(publish.listed as usize)) {
+        let listed = publish.listed as usize;
+        if listed > most && listed <= lines.ways(publish, at) {
+            findings.once += 1;
+        } else if !(least..=most).contains(&listed) {
             findings.disagreeing += 1;
             findings.note(|| {
                 let listed = publish.listed;
@@ -224,9 +230,10 @@ fn agree(
             return;
         }
     }
-    // The original may give a message twice to a subscription that two paths lead to; G3: once here.
     recorded.sort_unstable();
+    let before = recorded.len();
     recorded.dedup();
+    findings.once += u64::from(recorded.len() < before);
     if recorded == got {
         return;
     }
@@ -239,8 +246,8 @@ fn agree(
         let here = find(audience, sub);
         if in_lines.is_some_and(|ear| !ear.must) {
             half_way = true;
-        } else if in_lines.is_some() == was_recorded && !here.is_some_and(|ear| ear.must && was_recorded) {
-            // Recorded and not sure here, or here (else it is unexpected) and not recorded.
+        } else if in_lines.is_some() == was_recorded && here.map_or(was_recorded, |ear| !ear.must || !was_recorded) {
+            // Recorded, and not sure here; or not recorded, and possible here.
             moved = true;
         } else {
             unexplained = Some((sub, was_recorded));
