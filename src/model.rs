@@ -195,6 +195,11 @@ impl Completion {
         let mut task = None;
         std::future::poll_fn(|context| self.0.poll(&mut task, context)).await;
     }
+    /// A wait that is given up at once.
+    pub fn wait_in_vain(&self) {
+        let sleeper = self.0.wake_thread();
+        self.0.forget_thread(&sleeper);
+    }
     /// Waits as `join` does: the engine's own loop. Target 0 is nobody's number.
     pub fn wait(&self) {
         let plan = WaitPlan::announce(0).expect("nobody's handler runs here");

@@ -131,6 +131,55 @@ fn a_changed_recording_fails_the_comparison() {
     }
 }
 
+/// Forwards in circles, handlers in handlers, those of subscription changes too, hundreds of topics, objects alive at
+/// the end: see `tests/shapes/generate.py`.
+#[test]
+fn both_orders_hold_on_shapes_the_recordings_do_not_have() {
+    for shape in ["circles", "nested", "nested-2", "many", "open"] {
+        let trace = format!("{}/tests/shapes/{shape}.jsonl.zst", env!("CARGO_MANIFEST_DIR"));
+        for order in ["recorded", "threads"] {
+            let (code, out, err) = replay(&["--order", order, &trace]);
+            assert_eq!(code, 0, "{shape}, {order}: {out}{err}");
+        }
+    }
+}
+
+/// Two ways lead from topic 1 to a subscription of topic 4: the original delivers twice, this bus once (G3). What
+/// either callback did is done.
+#[test]
+fn g03_a_message_that_came_twice_comes_once_and_that_is_explained() {
+    let line = |keys: &str| format!("{{\"d\":9,\"h\":1,{keys}}}\n");
+    let mut text = line("\"o\":\"y\",\"y\":1,\"n\":\"news\",\"v\":0");
+    for topic in 1..=4 {
+        text += &line(&format!("\"o\":\"tn\",\"T\":{topic},\"n\":\"topic {topic}\""));
+    }
+    for (forward, (from, to)) in [(1, 2), (1, 3), (2, 4), (3, 4)].into_iter().enumerate() {
+        text += &line(&format!("\"o\":\"f\",\"F\":{},\"A\":{from},\"B\":{to}", forward + 1));
+    }
+    text += &line("\"o\":\"s\",\"S\":1,\"T\":4,\"k\":\"m\",\"f\":\"twice\"");
+    text += &line("\"o\":\"m\",\"m\":1,\"y\":1");
+    text += &line("\"o\":\"p\",\"T\":1,\"m\":1,\"n\":2");
+    let api = text.clone();
+    text += &line("\"o\":\"q\",\"S\":1,\"m\":1").repeat(2);
+    text += &line("\"o\":\"pe\",\"T\":1,\"m\":1,\"n\":2");
+    for topic in 5..=6 {
+        text += &line("\"o\":\"b\",\"S\":1,\"m\":1");
+        text += &line(&format!("\"o\":\"tn\",\"T\":{topic},\"n\":\"topic {topic}\""));
+        text += &line("\"o\":\"e\",\"S\":1,\"m\":1");
+    }
+    let json = Scratch::new("twice-json", "");
+    for (name, text, topics) in [("twice", &text, 6), ("twice-api", &api, 4)] {
+        let trace = Scratch::new(name, text);
+        assert_eq!(replay(&["--order", "threads", trace.path()]).0, 0, "{name}");
+        let (code, out, err) = replay(&["--order", "recorded", "--json", json.path(), trace.path()]);
+        assert_eq!(code, 0, "{name}: {out}{err}");
+        let value: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&json.0).unwrap()).unwrap();
+        assert_eq!(value["explained"]["once"].as_u64(), Some(1), "{name}: {out}");
+        assert_eq!(value["delivered"].as_u64(), Some(3), "its beginning, the message once, its end: {out}");
+        assert_eq!(value["ops"]["create_topic"].as_u64(), Some(topics), "{name}");
+    }
+}
+
 #[test]
 fn damage_is_reported_with_its_line() {
     let lines: Vec<&str> = TINY.lines().collect();

@@ -43,6 +43,26 @@ fn all_waiting_threads_wake() {
     });
 }
 
+/// Promise: who gives up waiting does not take another's wake-up along.
+/// Mutation: `forget` leaving those it cannot put back asleep.
+#[test]
+fn giving_up_takes_nobodys_wake_up() {
+    Model::new("giving_up_takes_nobodys_wake_up").preemptions(3).check(|| {
+        let done = Completion::new();
+        let waiter = {
+            let done = done.clone();
+            spawn(move || done.wait())
+        };
+        let impatient = {
+            let done = done.clone();
+            spawn(move || done.wait_in_vain())
+        };
+        done.complete();
+        waiter.join().unwrap();
+        impatient.join().unwrap();
+    });
+}
+
 /// Promise: a task that awaits is woken, even where it registers again meanwhile, and sees what was done.
 /// Mutations: waker set after registering; first load in `push` Relaxed (found by this model).
 #[test]
