@@ -298,6 +298,14 @@ fn standard_input_is_a_dash() {
 }
 
 #[test]
+fn a_core_that_is_not_there_is_said_and_does_no_harm() {
+    let trace = Scratch::new("pin", TINY);
+    let (code, out, err) = replay(&["--pin", "100000", "--lanes", "2", trace.path()]);
+    assert_eq!(code, 0, "{out}{err}");
+    assert_eq!(err.matches("refuses to pin a lane to this core; it runs unpinned (core 100000)").count(), 1, "{err}");
+}
+
+#[test]
 fn bad_usage_ends_with_2() {
     for arguments in
         [&["replay", "/does/not/exist"][..], &["replay", "--lanes", "0"], &["replay", "--pin", "a"], &["nothing"]]

@@ -43,6 +43,7 @@ use trace::Trace;
 /// Replays the traces of the command line, one after the other. One that cannot be used does not keep the
 /// others from being replayed, and makes the exit code 2.
 pub(crate) fn main(options: &Options) -> Exit {
+    crate::log::show();
     // A file that cannot be written is better known now than after a long run.
     if let Some(path) = &options.json
         && let Err(error) = may_write(path)
