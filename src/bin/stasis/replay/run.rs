@@ -32,7 +32,7 @@ pub(crate) fn once(options: &Options, plan: &Arc<Plan>, round: usize, report: &m
     }
     let bus = builder.build()?;
     let conductor = match options.order {
-        Order::Recorded => Conductor::Recorded(Turns::new(plan)),
+        Order::Recorded => Conductor::Recorded(Box::new(Turns::new(plan))),
         Order::Threads => Conductor::Threads(Box::new(Crew::new(plan))),
     };
     let payloads_before = payloads_alive();

@@ -29,7 +29,7 @@ thread_local! {
 /// Who decides when the operations of a callback are made.
 #[derive(Debug)]
 pub(crate) enum Conductor {
-    Recorded(Turns),
+    Recorded(Box<Turns>),
     Threads(Box<Crew>),
 }
 
