@@ -52,6 +52,82 @@ fn g11_after_shutdown_publishing_hands_the_message_back() {
     assert!(!topic.wants(&kind));
 }
 
+/// A publisher is in the middle of calling inline handlers when shutdown begins: what it has yet to deliver it
+/// delivers, before the final messages.
+#[test]
+fn g11_a_publish_among_inline_handlers_is_delivered_before_the_final_messages() {
+    must_end(|| {
+        let bus = bus(1);
+        let topic = bus.topic("t").unwrap();
+        let kind = number(&bus);
+        let (gate, log) = (Gate::new(), Log::new());
+        let (tell, entered) = channel();
+        let held = gate.clone();
+        let inline = || topic.subscriber().delivery(Delivery::Inline).accept(&kind);
+        let _first = inline().subscribe(move |received| {
+            if !received.is_final() {
+                tell.send(()).unwrap();
+                held.pass();
+            }
+        });
+        let second = inline().subscribe(log.handler()).unwrap();
+        let publisher = {
+            let (topic, message) = (topic.clone(), kind.message(1));
+            thread::spawn(move || topic.publish(message))
+        };
+        next(&entered);
+        let ending = {
+            let bus = bus.clone();
+            thread::spawn(move || bus.shutdown(PATIENCE))
+        };
+        eventually("closed", || bus.is_closed());
+        // What would be wrong, would be done in this time, or not be found.
+        (0..1000).for_each(|_| thread::yield_now());
+        assert!(second.is_subscribed(), "taken off the list while a publisher still has to call it");
+        gate.open();
+        publisher.join().unwrap().unwrap();
+        assert!(ending.join().unwrap().unwrap().reclaimed);
+        assert_eq!((log.values(), second.stats().late), (vec![1], 0));
+        log.assert_ended();
+    });
+}
+
+/// An inline handler that blocks a publisher takes half of the time, not all of it.
+#[test]
+fn g11_a_stuck_inline_handler_is_the_only_culprit() {
+    must_end(|| {
+        let bus = bus(1);
+        let topic = bus.topic("t").unwrap();
+        let (go, gone) = channel();
+        let held = Gate::new();
+        let _open = OpenAtEnd(held.clone());
+        let kind = number(&bus);
+        let hog = {
+            let held = held.clone();
+            topic.subscriber().name("hog").delivery(Delivery::Inline).accept(&kind).subscribe(move |received| {
+                if !received.is_final() {
+                    go.send(()).unwrap();
+                    held.pass();
+                }
+            })
+        };
+        let hog = hog.unwrap();
+        let log = Log::new();
+        let lane = topic.subscriber().accept(&kind).subscribe(log.handler()).unwrap();
+        let publisher = {
+            let (topic, message) = (topic.clone(), kind.message(1));
+            thread::spawn(move || topic.publish(message))
+        };
+        next(&gone);
+        assert_eq!(named(bus.shutdown(SHORT)), [(format!("hog ({})", hog.unique_id()), true)]);
+        lane.join_timeout(PATIENCE).unwrap();
+        assert_eq!(log.values(), [1]);
+        held.open();
+        publisher.join().unwrap().unwrap();
+        hog.join_timeout(PATIENCE).unwrap();
+    });
+}
+
 /// A subscription whose handler, entered, stays in it until the gate opens.
 fn stuck(topic: &Topic, delivery: Delivery, name: &str) -> (Subscription, Gate) {
     let gate = Gate::new();
