@@ -1,5 +1,5 @@
 //! What keys cost: a key nobody wants, one of 25,000 subscribers by index and by plain subscriptions, a state
-//! that is known, keyed delivery beside plain.
+//! that is known, keyed delivery beside plain; claim-once delivery beside plain; a limit of feedback.
 #![allow(missing_docs)]
 
 mod support;
@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use stasis_bus::claim::{Claim, ClaimQueue};
 use stasis_bus::distinct::Distinct;
 use stasis_bus::key_index::{KeyIndex, KeyReceived};
-use stasis_bus::{Bus, Message, MessageType, keyed};
-use support::bounded_bus;
+use stasis_bus::{Bus, Delivery, Message, MessageType, keyed};
+use support::{bounded_bus, publish};
 
 const SUBSCRIBERS: u64 = 25_000;
 const BATCH: u64 = 100;
@@ -52,7 +53,7 @@ fn index(criterion: &mut Criterion) {
     let mut done = 0;
     group.bench_function("100 messages, delivered by the index", |bencher| {
         bencher.iter(|| {
-            (0..BATCH).for_each(|key| topic.publish(kind.message((key, 1))).expect("room"));
+            (0..BATCH).for_each(|key| publish(&topic, kind.message((key, 1))));
             done += BATCH;
             until(&seen, done);
         });
@@ -73,7 +74,7 @@ fn index(criterion: &mut Criterion) {
     group.sample_size(10);
     group.bench_function("100 messages, tested by each of them", |bencher| {
         bencher.iter(|| {
-            (0..BATCH).for_each(|key| plain.publish(kind.message((key, 1))).expect("room"));
+            (0..BATCH).for_each(|key| publish(&plain, kind.message((key, 1))));
             done += BATCH;
             until(&tests, done);
         });
@@ -111,7 +112,7 @@ fn shards(criterion: &mut Criterion) {
     };
     let mut done = 0;
     let run = |done: &mut u64, seen: &AtomicU64| {
-        (0..BATCH).for_each(|key| topic.publish(kind.message((key, 1))).expect("room"));
+        (0..BATCH).for_each(|key| publish(&topic, kind.message((key, 1))));
         *done += BATCH;
         until(seen, *done);
     };
@@ -134,5 +135,52 @@ fn shards(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, index, distinct, shards);
+fn claims(criterion: &mut Criterion) {
+    let bus = bounded_bus(2, 4096);
+    let (kind, topic) = (kind(&bus), bus.topic("queue").expect("open"));
+    let taken = Arc::new(AtomicU64::new(0));
+    let lost = Arc::clone(&taken);
+    let fallback = move |_: &Message, why| {
+        lost.fetch_add(1, Ordering::Release);
+        panic!("{why:?}: there is always somebody");
+    };
+    let queue = ClaimQueue::new(topic.subscriber().accept(&kind), fallback).expect("open");
+    let claimant = |_| {
+        let taken = Arc::clone(&taken);
+        let take = move |_: &Message| {
+            taken.fetch_add(1, Ordering::Release);
+            Claim::Take
+        };
+        queue.claimant(take).expect("open")
+    };
+    let _claimants: Vec<_> = (0..4).map(claimant).collect();
+    let mut done = 0;
+    criterion.bench_function("100 messages, each claimed by one of 4", |bencher| {
+        bencher.iter(|| {
+            (0..BATCH).for_each(|key| publish(&topic, kind.message((key, 1))));
+            done += BATCH;
+            until(&taken, done);
+        });
+    });
+}
+
+fn feedback(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("publish, answered inside an inline handler");
+    for (name, limit) in [("no limit", None), ("limit 32", Some(32))] {
+        let bus = Bus::builder().lanes(1).feedback_limit(limit).build().expect("the figures fit");
+        let kind = kind(&bus);
+        let (ask, answer) = (bus.topic("ask").expect("open"), bus.topic("answer").expect("open"));
+        let _end = answer.subscriber().delivery(Delivery::Inline).accept(&kind).subscribe(|_| ());
+        let (back, made) = (answer.clone(), kind.clone());
+        let _answers = ask.subscriber().delivery(Delivery::Inline).accept(&kind).subscribe(move |received| {
+            if !received.is_final() {
+                back.publish(made.message((2, 2))).expect("not deep");
+            }
+        });
+        group.bench_function(name, |bencher| bencher.iter(|| ask.publish(kind.message((1, 1)))));
+    }
+    group.finish();
+}
+
+criterion_group!(benches, index, distinct, shards, claims, feedback);
 criterion_main!(benches);

@@ -15,9 +15,12 @@ pub(crate) fn quietly(f: impl FnOnce()) {
     }
 }
 
-/// Tells the log about a panic.
+/// Tells the log about a panic. The log is foreign code too.
 pub(crate) fn report_panic(of: &str, panic: &(dyn Any + Send)) {
-    tracing::error!(panic = said(panic), "{of} panicked; the bus goes on");
+    let tell = || tracing::error!(panic = said(panic), "{of} panicked; the bus goes on");
+    if let Err(again) = catch_unwind(AssertUnwindSafe(tell)) {
+        discard(again);
+    }
 }
 
 /// The text a panic carried.

@@ -38,8 +38,9 @@
 //! # Trade-offs
 //!
 //! - Subscriptions of one lane share its worker: a handler that keeps it longer than
-//!   [`BusBuilder::watchdog`] says (2 ms) loses it to another thread, and its own subscription waits. That
-//!   costs the others up to that period; a handler that is known to block had better have
+//!   [`BusBuilder::watchdog`] says (2 ms) loses it to another thread, and its own subscription waits; so does one
+//!   whose calls are shorter but keep the others waiting as long. That
+//!   costs the others up to that period, or two; a handler that is known to block had better have
 //!   [`Delivery::Dedicated`]. On a machine with more busy threads than cores a lane's thread may be put aside
 //!   for that long; then the lane is taken over too, which is harmless and counted.
 //! - A message is delivered by lanes at their pace; queues grow within [`BusBuilder::memory_budget`], then
@@ -88,6 +89,11 @@ pub mod error;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// Compiles that of the page for operators.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/overload.md")]
+struct Overload;
 
 mod bus;
 mod clock;

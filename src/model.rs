@@ -200,6 +200,11 @@ impl Completion {
         let plan = WaitPlan::announce(0).expect("nobody's handler runs here");
         plan.wait(&self.0, None).expect("no deadline");
     }
+    /// Begins to wait as a thread does, and gives up.
+    pub fn wait_in_vain(&self) {
+        let sleeper = self.0.wake_thread();
+        self.0.give_up(sleeper);
+    }
 }
 
 /// Closes a bus and waits for the publishers in the middle: the first half of its shutdown.
@@ -423,6 +428,13 @@ pub struct Part(part::Part<Listener>);
 impl Part {
     pub fn push(&self, message: Message) {
         self.0.push(message);
+    }
+    pub fn push_through(&self, message: Message) -> bool {
+        self.0.push_through(message)
+    }
+    /// Whether ordinary pushes should be refused.
+    pub fn is_full(&self) -> bool {
+        self.0.lane().is_full()
     }
 }
 

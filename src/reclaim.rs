@@ -8,6 +8,9 @@
 //!                                                  never by a publisher, never while pinned
 //! ```
 //!
+//! The collector is our own, not the one that hosts and other crates pin: a thread that is pinned there keeps
+//! nothing of ours, may shut a bus down, and what was deferred there is not run by our publishers.
+//!
 //! Publishing happens pinned, so a grace period ([`synchronize`]) tells shutdown that no publisher
 //! is between reading "open" and its last push; and a retired snapshot is dropped only when nobody
 //! can be reading it, by a thread that can afford it.
@@ -23,13 +26,39 @@ use crate::sync::plain::AtomicUsize;
 use crate::sync::stack::ClosableStack;
 use crate::sync::{Arc, AtomicBool, Ordering, thread};
 
+// Loom's statics are taken apart by who made them: only that library can keep a collector in one.
+#[cfg(loom)]
+use crossbeam_epoch::pin as enter;
+#[cfg(not(loom))]
+use own::enter;
+
+#[cfg(not(loom))]
+mod own {
+    use crossbeam_epoch::{Collector, Guard, LocalHandle};
+
+    use crate::sync::{global, local};
+
+    global! {
+        static COLLECTOR: Collector = Collector::new();
+    }
+    local! {
+        static HANDLE: LocalHandle = COLLECTOR.register();
+    }
+
+    #[inline]
+    pub(super) fn enter() -> Guard {
+        // A thread that is ending has no handle any more.
+        HANDLE.try_with(LocalHandle::pin).unwrap_or_else(|_| COLLECTOR.register().pin())
+    }
+}
+
 /// Keeps what this thread reads from being dropped.
 pub(crate) struct Pin(#[allow(dead_code)] crossbeam_epoch::Guard);
 
 /// Pins the calling thread until the result is dropped. No user code may run meanwhile.
 #[inline]
 pub(crate) fn pin() -> Pin {
-    Pin(crossbeam_epoch::pin())
+    Pin(enter())
 }
 
 type Retired = Box<dyn Send>;
@@ -72,7 +101,7 @@ impl Reclaimer {
     /// time apart bring everything to its end.
     pub(crate) fn tick(self: &Arc<Self>) {
         let batch = self.retired.take();
-        let guard = crossbeam_epoch::pin();
+        let guard = enter();
         if !batch.is_empty() {
             let reclaimer = Arc::clone(self);
             // Runs on whatever thread collects, a publisher perhaps: so it only hands over.
@@ -105,10 +134,10 @@ impl std::fmt::Debug for Reclaimer {
 pub(crate) fn synchronize(deadline: Instant) -> bool {
     let passed = Arc::new(AtomicBool::new(false));
     let mark = Arc::clone(&passed);
-    crossbeam_epoch::pin().defer(move || mark.store(true, Ordering::Release));
+    enter().defer(move || mark.store(true, Ordering::Release));
     let mut pause = Duration::from_micros(1);
     loop {
-        crossbeam_epoch::pin().flush();
+        enter().flush();
         if passed.load(Ordering::Acquire) {
             return true;
         }

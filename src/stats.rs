@@ -23,9 +23,12 @@ pub(crate) enum Count {
     Unwanted,
     /// Publishes refused because a queue was full.
     Refused,
+    /// Publishers that began to deliver themselves; and those that have ended it: see [`Counters::deliver`].
+    Delivering,
+    Delivered,
 }
 
-const KINDS: usize = 3;
+const KINDS: usize = 5;
 
 /// One set of counters.
 pub(crate) struct Counters {
@@ -41,12 +44,27 @@ impl Counters {
     #[inline]
     pub(crate) fn count(&self, kind: Count) {
         let slot = thread_slot::current();
-        add(&self.cells[slot.index()][kind as usize], slot, 1);
+        add(&self.cells[slot.index()][kind as usize], slot, 1, Ordering::Relaxed);
+    }
+
+    /// The calling thread calls inline handlers and pushes into queues of subscriptions' own while the result lives.
+    /// To be called pinned: who closes the bus then sees it after the grace period.
+    #[inline]
+    pub(crate) fn deliver(&self) -> Delivering<'_> {
+        self.count(Count::Delivering);
+        Delivering(self)
+    }
+
+    /// Whether no thread does so. True for good once nobody can begin it any more.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let ended = self.sum(Count::Delivered);
+        self.sum(Count::Delivering) == ended
     }
 
     /// The total over all threads.
     pub(crate) fn sum(&self, kind: Count) -> u64 {
-        self.cells.iter().map(|cell| cell[kind as usize].load(Ordering::Relaxed)).sum()
+        // Acquire: meets the Release in `Delivering::drop`.
+        self.cells.iter().map(|cell| cell[kind as usize].load(Ordering::Acquire)).sum()
     }
 }
 
@@ -56,14 +74,26 @@ impl std::fmt::Debug for Counters {
     }
 }
 
+/// See [`Counters::deliver`].
+pub(crate) struct Delivering<'a>(&'a Counters);
+
+impl Drop for Delivering<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        let slot = thread_slot::current();
+        // Release: who sees it sees what was delivered.
+        add(&self.0.cells[slot.index()][Count::Delivered as usize], slot, 1, Ordering::Release);
+    }
+}
+
 /// Adds to a cell that only the owner of `slot` writes, or that all share.
 #[inline]
-fn add(cell: &AtomicU64, slot: Slot, n: u64) {
+fn add(cell: &AtomicU64, slot: Slot, n: u64, order: Ordering) {
     if slot.is_own() {
-        // Relaxed and in two steps: this thread is the only writer.
-        cell.store(cell.load(Ordering::Relaxed) + n, Ordering::Relaxed);
+        // In two steps: this thread is the only writer.
+        cell.store(cell.load(Ordering::Relaxed) + n, order);
     } else {
-        cell.fetch_add(n, Ordering::Relaxed);
+        cell.fetch_add(n, order);
     }
 }
 

@@ -6,12 +6,13 @@
 mod cache_model;
 mod common;
 
-use common::{Random, bus, lock, must_end, number, stress};
+use common::{Gate, OpenAtEnd, Random, bus, lock, must_end, next, number, stress};
 use proptest::prelude::*;
 use stasis_bus::cache::{AGGREGATE, Cache, CacheClear, CacheEntry, CacheUpdate, CachingTopic, Entity};
 use stasis_bus::{Bus, ChangeKind, Delivery, Eid, FilterMode, Message, MessageType, SubscriptionChange, Topic};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -324,6 +325,73 @@ fn a_panicking_calculation_keeps_the_aggregate() {
     assert_eq!(told(&log).len(), 4, "three snapshots and one aggregate");
     stage.clear("a");
     assert!(stage.cache.is_empty());
+}
+
+#[test]
+fn a_writer_stuck_in_user_code_holds_up_neither_readers_nor_writers() {
+    // Once in the calculation (before the change is made), once in a listener (while it is announced).
+    for in_calculation in [true, false] {
+        must_end(move || {
+            let gate = Gate::new();
+            let _open = OpenAtEnd(gate.clone());
+            let (stuck, is_stuck) = channel();
+            let pass = {
+                let (gate, stuck) = (gate.clone(), Mutex::new(Some(stuck)));
+                move |n: u64| {
+                    if n == 13
+                        && let Some(stuck) = lock(&stuck).take()
+                    {
+                        stuck.send(()).unwrap();
+                        gate.pass();
+                    }
+                }
+            };
+            let pass = Arc::new(pass);
+            let calculate = Arc::clone(&pass);
+            let cache = by_id().aggregate(move |_, new| {
+                if in_calculation {
+                    new.iter().for_each(|new| calculate(n(new)));
+                }
+                None
+            });
+            let stage = stage_with(cache.build());
+            let second = stage.bus.topic("device:second").unwrap();
+            let other = CachingTopic::new(&second, &stage.cache).unwrap();
+            let watch = stage.caching.topic().subscriber().delivery(Delivery::Inline).subscribe(move |received| {
+                let update = received.payload::<CacheUpdate>();
+                if !in_calculation {
+                    update.and_then(CacheUpdate::new_snapshot).iter().for_each(|new| pass(n(new)));
+                }
+            });
+            assert!(watch.is_ok());
+            let (_told, log) = listen(other.topic());
+            stage.put("a", 1);
+            thread::scope(|scope| {
+                scope.spawn(|| stage.put("a", 13));
+                next(&is_stuck);
+                let put = |id: &str, n| second.publish(stage.kind.message(snap(id, n))).unwrap();
+                // Readers see the entry before or after; writers of this entry and of others go on.
+                let seen = if in_calculation { 1 } else { 13 };
+                assert_eq!(stage.cache.get(&stage.kind, "a").as_ref().map(n), Some(seen));
+                assert_eq!(stage.cache.dump(None).len(), 1);
+                put("b", 20);
+                put("a", 14);
+                assert_eq!(numbers(&stage.cache.dump(None)), [14, 20]);
+                assert_eq!(told(&log).iter().filter(|told| told.0 == "b").count(), 1);
+                gate.open();
+            });
+            let last = if in_calculation { 13 } else { 14 };
+            assert_eq!(stage.cache.get(&stage.kind, "a").as_ref().map(n), Some(last), "whose change was last");
+            // The change of "a" came out on the topic where it was made, whoever announced it.
+            let changes: Vec<_> = told(&log).into_iter().filter(|told| told.0 == "a").collect();
+            assert_eq!(changes, [local("a", Some(seen_before(in_calculation)), Some(14))]);
+        });
+    }
+}
+
+/// What "a" was when the other writer changed it.
+fn seen_before(in_calculation: bool) -> u64 {
+    if in_calculation { 1 } else { 13 }
 }
 
 #[test]

@@ -6,10 +6,15 @@
 mod config_check;
 
 use proptest::prelude::*;
-use stasis_bus::config::{Config, ConfigErrors, ConfigFiles, Problem};
-use stasis_bus::{Bus, MessageType, Pinning, TypeError, WaitStrategy};
+use stasis_bus::cache::{Cache, CacheClear, CacheUpdate, CachingTopic};
+use stasis_bus::config::{Config, ConfigErrors, ConfigFiles, OrOff, Problem};
+use stasis_bus::follow::FollowError;
+use stasis_bus::taskprocessor::TaskPool;
+use stasis_bus::testing::MessageSink;
+use stasis_bus::{Bus, Delivery, MessageType, Pinning, SubscriptionChange, TypeError, WaitStrategy};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// A file as it is installed: everything commented out but the section names.
 const INSTALLED: &str = "
@@ -324,6 +329,21 @@ fn toml_holds_everything() {
     assert_eq!((config.bus.ring_capacity, config.bus.memory_budget), (Some(2048), Some(16 << 20)));
     assert_eq!((config.threadpool.max_size, config.taskpool.minimum_size), (9, 1));
     assert_eq!(config.declined_types, BTreeSet::from(["a".to_owned(), "b".to_owned()]));
+    let more = Config::from_toml(
+        "[bus]\nwatchdog_usec = 100\nspare_threads = 0\nfeedback_limit = 32\ndepth_marks = [450, 500]\nage_marks_msec = 'off'\n",
+        "s",
+    )
+    .unwrap()
+    .bus;
+    assert_eq!((more.watchdog, more.spare_threads), (Some(OrOff::On(Duration::from_micros(100))), Some(0)));
+    assert_eq!((more.feedback_limit, more.depth_marks), (Some(OrOff::On(32)), Some(OrOff::On((450, 500)))));
+    assert_eq!(more.age_marks, Some(OrOff::Off));
+    let off = Config::from_toml("bus = { watchdog_usec = 'off', feedback_limit = 'off', depth_marks = 'off' }", "s");
+    let off = off.unwrap().bus;
+    assert_eq!(
+        (off.watchdog, off.feedback_limit, off.depth_marks),
+        (Some(OrOff::Off), Some(OrOff::Off), Some(OrOff::Off))
+    );
     let one = Config::from_toml("declined_message_types.decline = 'x'", "s").unwrap();
     assert_eq!(declined(&one), ["x"]);
     for (text, wait) in
@@ -358,6 +378,22 @@ fn all_errors_of_a_toml_file_are_told_together() {
         "s:17:11: 'decline' in section 'declined_message_types' cannot be this list",
     ];
     assert_eq!(toml_errors(text), expected);
+}
+
+#[test]
+fn settings_that_may_be_off_say_so() {
+    let errors = Config::from_toml(
+        "[bus]\nwatchdog_usec = 99\nfeedback_limit = 'of'\ndepth_marks = [2, 1]\nage_marks_msec = [1]\nspare_threads = 'off'\n",
+        "s",
+    );
+    assert_eq!(
+        errors.unwrap_err().to_string(),
+        "s:2:17: 'watchdog_usec' in section 'bus' cannot be 99; it is 'off' or a whole number from 100 to 4294967295 (microseconds)\n\
+         s:3:18: 'feedback_limit' in section 'bus' cannot be 'of'; it is 'off' or a whole number from 1 to 65535, did you mean 'off'?\n\
+         s:4:15: 'depth_marks' in section 'bus' cannot be this list; it is 'off' or a list of a low and a high number of entries, from 1\n\
+         s:5:18: 'age_marks_msec' in section 'bus' cannot be this list; it is 'off' or a list of a low and a high age, from 1 (milliseconds)\n\
+         s:6:17: 'spare_threads' in section 'bus' cannot be 'off'; it is a whole number from 0 to 65535"
+    );
 }
 
 #[test]
@@ -412,6 +448,98 @@ fn declined_types_are_never_made_and_cost_nothing() {
     assert!(MessageType::<u64>::new(&bus, "loved").is_ok());
 }
 
+/// All names a `stasis.conf` of Asterisk 18 shows as an example.
+const ASTERISK_18: &str = include_str!("common/asterisk18_types.txt");
+
+#[test]
+fn every_type_of_asterisk_can_be_declined() {
+    let text = ASTERISK_18
+        .lines()
+        .fold("[declined_message_types]\n".to_owned(), |text, name| text + &format!(" decline={name}\n"));
+    let config = conf(&text);
+    assert_eq!(config.declined_types.len(), ASTERISK_18.lines().count());
+    assert!(config.declined_types.len() > 100);
+    let bus = config.apply(Bus::builder().lanes(1).pinning(Pinning::Off)).build().unwrap();
+    for name in ASTERISK_18.lines() {
+        assert_eq!(MessageType::<u64>::new(&bus, name).unwrap_err(), TypeError::Declined(name.into()));
+    }
+}
+
+#[test]
+fn types_of_the_bus_itself_can_be_declined_too() {
+    let names = ["stasis_subscription_change_type", "stasis_cache_update_type", "stasis_cache_clear_type"];
+    for declined in [None, Some(0), Some(1), Some(2)] {
+        let builder = Bus::builder().lanes(1).pinning(Pinning::Off);
+        let bus = declined.iter().fold(builder, |builder, at| builder.decline_type(names[*at])).build().unwrap();
+        let kind = MessageType::<u64>::new(&bus, "state").unwrap();
+        let topic = bus.topic("t").unwrap();
+        let cache = Cache::builder().id(|message| message.payload::<u64>().map(|_| "id".into())).build();
+        let caching = CachingTopic::new(&topic, &cache).unwrap();
+        let (changes, updates) = (MessageSink::with_changes(), MessageSink::new());
+        let inline = |sink: &MessageSink| sink.handler();
+        let watch = topic.subscriber().delivery(Delivery::Inline).accept(SubscriptionChange::message_type());
+        let watch = watch.subscribe_handler(inline(&changes)).unwrap();
+        let told = caching.topic().subscriber().delivery(Delivery::Inline).accept(CacheUpdate::message_type());
+        let _told = told.subscribe_handler(inline(&updates)).unwrap();
+
+        drop(topic.subscribe(|_| ()).unwrap());
+        assert_eq!(changes.count(), if declined == Some(0) { 0 } else { 3 }, "its own beginning, another one's ends");
+        topic.publish(kind.message(1)).unwrap();
+        assert!(cache.get(&kind, "id").is_some());
+        topic.publish(CacheClear::message(kind.message(1))).unwrap();
+        assert_eq!(cache.is_empty(), declined != Some(2));
+        let expected = match declined {
+            Some(1) => 0,
+            Some(2) => 1,
+            _ => 2,
+        };
+        assert_eq!((updates.count(), caching.refused()), (expected, 0), "{declined:?}");
+        let followed = caching.follow().subscribe(|_, _| ());
+        match followed {
+            Err(FollowError::Declined(name)) => assert_eq!((declined, &*name), (Some(1), names[1])),
+            other => assert!(other.is_ok() && declined != Some(1)),
+        }
+        watch.unsubscribe_and_join(Duration::from_secs(60)).unwrap();
+        assert!(changes.is_ended(), "the final message comes all the same");
+    }
+}
+
+#[test]
+fn pools_get_the_sizes_of_the_file() {
+    let config =
+        conf("[threadpool]\ninitial_size=3\nmax_size=4\n[taskpool]\nminimum_size=2\ninitial_size=1\nmax_size=0\n");
+    let pool = config.threadpool.apply(TaskPool::builder("threads")).build().unwrap();
+    assert_eq!(pool.size(), 3);
+    pool.set_size(100).unwrap();
+    assert_eq!(pool.size(), 4);
+    let pool = config.taskpool.apply(TaskPool::builder("tasks").max_size(3)).build().unwrap();
+    assert_eq!(pool.size(), 2, "not fewer than the minimum");
+    pool.set_size(9).unwrap();
+    assert_eq!(pool.size(), 9, "no limit");
+}
+
+#[test]
+fn a_file_as_it_grew_over_the_years_is_read() {
+    // Everything the format has, at once; CRLF, tabs, a mark, old comments.
+    let text = "\u{feff};\r\n; Stasis\r\n;\r\n\r\n;--\r\n[threadpool]\r\nmax_size = 1\r\n--;\r\n\
+                [sizes](!)\t\t; a template\r\ninitial_size\t=>\t2\r\nidle_timeout_sec=60\r\n\
+                [small](!,sizes)\r\nmax_size =8 ;per core\r\n[ThreadPool](small) ;--- ours\r\n\
+                Idle_Timeout_Sec => 0\r\n\r\n[declined_message_types]\r\n;decline=kept_type\r\n\
+                decline=ast_channel_varset_type\r\n  decline => agi_exec_start_type ; and its end\r\n\
+                DECLINE = agi_exec_end_type\r\n[threadpool](+)\r\ninitial_size=3\r\n\
+                [declined_message_types](+)\r\ndecline=mcid_type\r\n";
+    let config = conf(text);
+    assert_eq!(sizes(&config), [3, 0, 8]);
+    assert_eq!(declined(&config), ["agi_exec_end_type", "agi_exec_start_type", "ast_channel_varset_type", "mcid_type"]);
+    let unix = text.replace("\r\n", "\n");
+    assert_eq!(conf(&unix), config);
+    // Columns in a file with CRLF are those an editor shows.
+    assert_eq!(
+        conf_errors("\u{feff}[threadpool]\r\n\tmax_size\t=\tten\r\n"),
+        ["s:2:13: 'max_size' in section 'threadpool' cannot be 'ten'"]
+    );
+}
+
 #[test]
 fn what_a_file_says_replaces_the_builders_settings_and_the_rest_stays() {
     let builder = || Bus::builder().name("own").lanes(2).pinning(Pinning::Off);
@@ -421,6 +549,19 @@ fn what_a_file_says_replaces_the_builders_settings_and_the_rest_stays() {
     let told = Config::from_toml(text, "s").unwrap();
     let bus = told.apply(builder().lanes(3)).build().unwrap();
     assert_eq!((bus.name(), bus.lanes()), ("told", 1));
+    let loops = Config::from_toml("bus = { feedback_limit = 1, watchdog_usec = 'off' }", "s").unwrap();
+    let bus = loops.apply(builder()).build().unwrap();
+    let (kind, topic) = (MessageType::<u64>::new(&bus, "n").unwrap(), bus.topic("t").unwrap());
+    let (again, echo, seen) = (topic.clone(), kind.clone(), MessageSink::new());
+    let mut keep = seen.handler();
+    let echoing = topic.subscriber().accept(&kind).subscribe(move |received| {
+        stasis_bus::Handler::handle(&mut keep, received);
+        let _ = again.publish(echo.message(1));
+    });
+    assert!(echoing.is_ok());
+    topic.publish(kind.message(0)).unwrap();
+    seen.wait_for_count(2, Duration::from_secs(60)).unwrap();
+    seen.should_stay(2, Duration::from_millis(20)).unwrap();
     let poor = Config::from_toml("bus.memory_budget = 1", "s").unwrap();
     assert!(poor.apply(builder()).build().is_err(), "the budget reaches the bus, which refuses it");
 }
@@ -483,6 +624,11 @@ fn piece() -> impl Strategy<Value = String> {
         "lanes",
         "pinning",
         "wait",
+        "watchdog_usec = 2000\n",
+        "feedback_limit = 'off'\n",
+        "depth_marks = [1, 2]\n",
+        "age_marks_msec = [5, 5]\n",
+        "spare_threads",
         " = ",
         "=",
         "=>",

@@ -4,8 +4,8 @@ mod common;
 
 use common::{Gate, OpenAtEnd, PATIENCE, eventually, lock, must_end, number};
 use stasis_bus::{
-    Bus, BusBuilder, Criticality, Delivery, Home, LevelChange, MessageType, Pinning, QueueKind, Received, Subscription,
-    WaterMarks,
+    Bus, BusBuilder, Criticality, Delivery, Home, LevelChange, MessageType, Overflow, Pinning, QueueKind, Received,
+    Subscription, WaterMarks,
 };
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -65,6 +65,50 @@ fn a_saturated_record_writer_does_not_stop_call_intake() {
             subscription.unsubscribe_and_join(PATIENCE).unwrap();
         }
     });
+}
+
+/// The same with an overflow policy: what waits in the subscription's own queue counts for it, on a shared lane as
+/// on a thread of its own, whether its handler has lost the lane or keeps it.
+#[test]
+fn a_queue_of_its_own_is_congested_by_itself() {
+    const LANE: Delivery = Delivery::Lane(Home::Lane(0));
+    let cases = [
+        (LANE, Some(Duration::from_micros(500)), QueueKind::Away),
+        (LANE, None, QueueKind::Own),
+        (Delivery::Dedicated, None, QueueKind::Dedicated),
+    ];
+    for (delivery, watchdog, kind_of_row) in cases {
+        must_end(move || {
+            let told = Told::default();
+            let marks = WaterMarks::none().depth(50, 100);
+            let bus = told.listen(builder()).watchdog(watchdog).water_marks(marks).build().unwrap();
+            let (kind, topic) = (number(&bus), bus.topic("cdr:all").unwrap());
+            let gate = Gate::new();
+            let _open = OpenAtEnd(gate.clone());
+            let pass = gate.clone();
+            let records = topic.subscriber().name("records").delivery(delivery).accept(&kind);
+            let records = records.subsystem("cdr").criticality(Criticality::Low).overflow(Overflow::Lag { limit: 500 });
+            let records = records.subscribe(move |_| pass.pass()).unwrap();
+            topic.publish(kind.message(0)).unwrap();
+            eventually("the handler has the first", || records.stats().waiting == 0);
+            (0..600).for_each(|n| topic.publish(kind.message(n)).unwrap());
+            let cdr = bus.congestion("cdr");
+            eventually("the subsystem is congested", || cdr.is_congested());
+            assert_eq!((cdr.queues(), bus.congested_queues()), (1, 1));
+            assert!(bus.is_congested(Criticality::Low) && !bus.is_congested(Criticality::Normal));
+            let row = || bus.health().queues.into_iter().find(|row| row.name.starts_with("records"));
+            eventually("one row tells of it", || row().is_some_and(|row| row.kind == kind_of_row));
+            let found = row().unwrap();
+            assert_eq!((found.depth, found.high_water, found.is_congested), (500, 500, true), "{found:?}");
+            assert!(found.oldest.is_some() && found.subsystem == "cdr", "{found:?}");
+            assert_eq!(bus.health().queues.iter().filter(|row| row.name.starts_with("records")).count(), 1);
+            gate.open();
+            eventually("it recovers", || !cdr.is_congested() && bus.congested_queues() == 0);
+            eventually("each crossing is told once", || told.crossings() == [true, false]);
+            records.unsubscribe_and_join(PATIENCE).unwrap();
+            eventually("and is gone from the list", || row().is_none());
+        });
+    }
 }
 
 #[test]

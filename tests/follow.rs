@@ -680,6 +680,112 @@ fn followers_end_with_what_the_cache_has_though_updates_are_refused_all_the_time
     });
 }
 
+/// Pain 17: a client behind a bad line is dropped, or its queue grows. Here it falls behind, and begins again.
+#[test]
+fn a_follower_with_a_limit_falls_behind_and_begins_again() {
+    for (limit, delivery) in [(1, Delivery::default()), (2, Delivery::Dedicated), (100, Delivery::default())] {
+        must_end(move || {
+            let Stage { bus, topic, kind, cache, caching } = stage();
+            let gate = Gate::new();
+            let _open = OpenAtEnd(gate.clone());
+            let mirror = Arc::new(Mutex::new(Mirror::default()));
+            let (into, pass) = (Arc::clone(&mirror), gate.clone());
+            let following = caching
+                .follow()
+                .limit(limit)
+                .delivery(delivery)
+                .subscribe(move |_, followed| {
+                    if matches!(followed, Followed::Update(_)) {
+                        pass.pass();
+                    }
+                    lock(&into).take(followed);
+                })
+                .unwrap();
+            eventually("it has begun", || lock(&mirror).ready);
+            for n in 0..10_000 {
+                topic.publish(kind.message((format!("SIP/{}", n % 7), n))).unwrap();
+            }
+            topic.publish(CacheClear::message(kind.message(("SIP/3".into(), 0)))).unwrap();
+            eventually("all updates have come", || cache.entries().len() == 6);
+            let stats = following.subscription().stats();
+            assert!(stats.waiting <= limit as u64, "{stats:?}");
+            assert_eq!(stats.accepted, stats.delivered + stats.dropped.total() + stats.waiting, "{stats:?}");
+            assert_eq!(caching.refused(), 0, "a slow follower is nobody else's trouble");
+            gate.open();
+            eventually("it has what the cache has", || lock(&mirror).has == held(&cache));
+            assert!(lock(&mirror).restarts > 0);
+            following.unsubscribe_and_join(PATIENCE).unwrap();
+            assert!(lock(&mirror).ended);
+            drop(bus);
+        });
+    }
+}
+
+#[test]
+fn followers_with_a_limit_end_with_what_the_cache_has() {
+    must_end(|| {
+        let bus = bus(2);
+        let kind = MessageType::<Snap>::new(&bus, "device_state").unwrap();
+        let cached = bus.topic("device:cached").unwrap();
+        let cache = by_id().build();
+        let topics: Vec<Topic> = (0..2).map(|number| bus.topic(format!("device:{number}")).unwrap()).collect();
+        let caching: Vec<_> =
+            topics.iter().map(|topic| CachingTopic::forwarded_to(topic, &cache, &cached).unwrap()).collect();
+        let follow = |limit: usize, delivery| {
+            let mirror = Arc::new(Mutex::new(Mirror::default()));
+            let (into, mut calls) = (Arc::clone(&mirror), 0_u64);
+            let following = Follow::new(&cached, CacheSource::new(&cache))
+                .limit(limit)
+                .delivery(delivery)
+                .subscribe(move |_, followed| {
+                    calls += 1;
+                    if calls.is_multiple_of(16) {
+                        thread::sleep(std::time::Duration::from_micros(300));
+                    }
+                    lock(&into).take(followed);
+                })
+                .unwrap();
+            (mirror, following)
+        };
+        let publishing = AtomicUsize::new(2);
+        let mut followers = Vec::new();
+        thread::scope(|scope| {
+            for (number, topic) in (0..).zip(&topics) {
+                let (kind, publishing) = (&kind, &publishing);
+                scope.spawn(move || {
+                    let mut random = Random::new(number + 1);
+                    for _ in 0..stress(20_000) {
+                        // Ids of its own: what a cache says of one id has one order.
+                        let id = format!("{number}/{}", random.below(4));
+                        let message = kind.message((id, random.below(1000) as u64));
+                        let message = if random.below(4) == 0 { CacheClear::message(message) } else { message };
+                        topic.publish(message).unwrap();
+                    }
+                    publishing.fetch_sub(1, Ordering::SeqCst);
+                });
+            }
+            // Some begin while all is in motion.
+            let mut limits = [1, 2, 3, 16, 100].into_iter().cycle();
+            while publishing.load(Ordering::SeqCst) > 0 || followers.len() < 5 {
+                if followers.len() < 10 {
+                    let delivery = if followers.len() % 2 == 0 { Delivery::default() } else { Delivery::Dedicated };
+                    followers.push(follow(limits.next().unwrap(), delivery));
+                }
+                thread::yield_now();
+            }
+        });
+        caching.iter().for_each(|caching| caching.unsubscribe_and_join(PATIENCE).unwrap());
+        for (mirror, following) in followers {
+            following.unsubscribe_and_join(PATIENCE).unwrap();
+            let stats = following.subscription().stats();
+            assert_eq!(stats.panics, 0);
+            assert_eq!(stats.accepted, stats.delivered + stats.dropped.total(), "{stats:?}");
+            let mirror = lock(&mirror);
+            assert!(mirror.ended && mirror.has == held(&cache), "{} restarts", mirror.restarts);
+        }
+    });
+}
+
 #[test]
 fn changes_that_wait_for_an_announcer_are_bounded_and_followers_see_the_gap() {
     must_end(|| {

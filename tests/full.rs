@@ -1,8 +1,8 @@
 //! G9 in small: a bus whose memory is used up refuses whole publishes, lets what must through, recovers.
 mod common;
 
-use common::{Gate, Log, OpenAtEnd, PATIENCE, bus, must_end, next, number};
-use stasis_bus::{BuildError, Bus, Delivery, Home, Pinning, PublishError, Subscription, Topic};
+use common::{Gate, Log, OpenAtEnd, PATIENCE, Seen, bus, must_end, next, number};
+use stasis_bus::{BuildError, Bus, ChangeKind, Delivery, Home, Pinning, PublishError, Subscription, Topic};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Barrier};
@@ -277,4 +277,94 @@ fn beyond_the_capacity_a_lane_grows_within_the_budget_and_shrinks_again() {
     assert!(after.ring_bytes <= before + 512 * 16, "{after:?}");
     assert_eq!(after.refused, 0);
     assert!(after.lanes[0].high_water >= 29_000, "{after:?}");
+}
+
+/// What subscribing and unsubscribing tell the others goes beside a full queue.
+#[test]
+fn g06_subscribing_never_waits_for_a_full_queue() {
+    const PAIRS: usize = 1000;
+    must_end(|| {
+        for (delivery, budget) in [(Delivery::Dedicated, 256 << 20), (LANES[0], 1 << 20)] {
+            let bus = Bus::builder().lanes(1).pinning(Pinning::Off).memory_budget(budget).watchdog(None).build();
+            let bus = bus.unwrap();
+            let (kind, topic, log, gate) = (number(&bus), bus.topic("t").unwrap(), Log::new(), Gate::new());
+            let (write, open) = (log.clone(), OpenAtEnd(gate.clone()));
+            let stuck = topic.subscriber().delivery(delivery).subscribe(move |received| {
+                gate.pass();
+                write.write(received);
+            });
+            let stuck = stuck.unwrap();
+            // To the very end: the budget is not what ends it.
+            let (taken, _) = fill(&topic, &kind);
+            for _ in 0..PAIRS {
+                drop(topic.subscriber().no_mailbox().accept(&kind).subscribe(|_| ()).unwrap());
+            }
+            open.0.open();
+            stuck.unsubscribe_and_join(PATIENCE).unwrap();
+            log.assert_ended();
+            let all = log.all();
+            let (own, rest) = all.split_first().unwrap();
+            assert_eq!(*own, Seen::Change(ChangeKind::Subscribe, stuck.id()));
+            let (numbers, changes) = rest.split_at(taken as usize);
+            assert!(numbers.iter().copied().eq((0..taken).map(Seen::Value)), "{delivery:?}");
+            let changed = |seen: &Seen| match seen {
+                Seen::Change(kind, id) => Some((*id, *kind == ChangeKind::Unsubscribe)),
+                _ => None,
+            };
+            let changes: Vec<_> = changes.iter().filter_map(changed).collect();
+            assert_eq!((changes.len(), changes.is_sorted()), (2 * PAIRS, true), "{delivery:?}");
+        }
+    });
+}
+
+#[test]
+fn who_has_patience_gets_room_when_there_is_some() {
+    // Without watchdog: it would take the lane, and make room.
+    let built = Bus::builder().lanes(2).pinning(Pinning::Off).ring_capacity(1024).memory_budget(2 * 1024 * 16);
+    let bus = built.watchdog(None).build().unwrap();
+    let topic = bus.topic("t").unwrap();
+    let kind = number(&bus);
+    let (_stuck, gate) = held(&bus.topic("stuck").unwrap(), LANES[0]);
+    let log = Log::new();
+    let listener = topic.subscriber().delivery(LANES[0]).accept(&kind).subscribe(log.handler()).unwrap();
+    let (taken, error) = fill(&topic, &kind);
+    let message = error.into_message();
+    let refused = topic.publish_timeout(message, std::time::Duration::from_millis(20)).unwrap_err();
+    assert!(refused.is_full(), "nobody has made room");
+    let message = refused.into_message();
+    assert_eq!(message.payload(), Some(&taken), "the very message");
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| topic.publish_timeout(message, PATIENCE));
+        gate.0.open();
+        waiting.join().unwrap().unwrap();
+    });
+    for n in taken + 1..taken + 20_000 {
+        topic.publish_timeout(kind.message(n), PATIENCE).unwrap();
+    }
+    listener.unsubscribe_and_join(PATIENCE).unwrap();
+    log.assert_ended();
+    assert!(log.values().into_iter().eq(0..taken + 20_000), "each once, in order");
+    bus.shutdown(PATIENCE).unwrap();
+    assert!(topic.publish_timeout(kind.message(0), PATIENCE).unwrap_err().is_closed(), "and at once");
+}
+
+#[test]
+fn patience_inside_a_handler_is_none() {
+    let bus = tight();
+    let (topic, again) = (bus.topic("t").unwrap(), bus.topic("again").unwrap());
+    let kind = number(&bus);
+    let (tell, told) = channel();
+    let (back, own) = (again.clone(), kind.clone());
+    // Its lane is filled by itself: waiting for room could never end.
+    let filler = topic.subscriber().delivery(LANES[0]).accept(&kind).subscribe(move |received| {
+        if received.payload::<u64>().is_some() {
+            let refused = (0..1_000_000).find_map(|n| back.publish_timeout(own.message(n), PATIENCE).err());
+            tell.send(refused.is_some_and(|error| error.is_full())).unwrap();
+        }
+    });
+    let listener = again.subscriber().delivery(LANES[0]).accept(&kind).subscribe(|_| ()).unwrap();
+    topic.publish(kind.message(0)).unwrap();
+    assert!(next(&told), "refused at once");
+    filler.unwrap().unsubscribe_and_join(PATIENCE).unwrap();
+    listener.unsubscribe_and_join(PATIENCE).unwrap();
 }

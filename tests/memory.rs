@@ -2,10 +2,15 @@
 //! the bytes in use.
 mod common;
 
-use common::{PATIENCE, bus, number};
-use stasis_bus::{Delivery, Home, Subscription};
+use common::{PATIENCE, bus, lock, number};
+use stasis_bus::{Bus, Delivery, Home, Pinning, Subscription};
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicIsize, Ordering};
+use std::task::{Context, Waker};
+use std::time::Duration;
 
 struct Counting;
 
@@ -29,6 +34,9 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// One test at a time: all count the same bytes.
+static ALONE: Mutex<()> = Mutex::new(());
+
 /// Bytes in use when it stops falling: retired lists and freed messages need a moment.
 fn settled() -> isize {
     let mut last = IN_USE.load(Ordering::SeqCst);
@@ -45,6 +53,7 @@ fn settled() -> isize {
 
 #[test]
 fn a_hundred_thousand_subscriptions_take_less_than_200_bytes_each_and_give_them_back() {
+    let _alone = lock(&ALONE);
     let bus = bus(2);
     let topic = bus.topic("t").unwrap();
     let kind = number(&bus);
@@ -79,4 +88,37 @@ fn a_hundred_thousand_subscriptions_take_less_than_200_bytes_each_and_give_them_
         drop(subscribe(0)); // coming and going looks after what was retired
         IN_USE.load(Ordering::SeqCst) - before < 4 << 20
     });
+}
+
+/// Bytes that doing something 1000 times leaves in use, after it was done 1000 times before.
+fn left_by(mut act: impl FnMut()) -> isize {
+    let mut times = |n| (0..n).for_each(|_| act());
+    times(1000);
+    let before = settled();
+    times(1000);
+    settled() - before
+}
+
+#[test]
+fn g10_waiting_in_vain_leaves_nothing_behind() {
+    let _alone = lock(&ALONE);
+    let bus = bus(1);
+    let lasting = bus.topic("t").unwrap().subscribe(|_| ()).unwrap();
+    let left = left_by(|| assert!(lasting.join_timeout(Duration::from_micros(20)).is_err()));
+    assert!(left < 8_000, "{left} bytes by waits that timed out");
+    // As `select!` in a loop does.
+    let left = left_by(|| {
+        let mut end = lasting.completion();
+        assert!(Pin::new(&mut end).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    });
+    assert!(left < 8_000, "{left} bytes by futures that were dropped");
+}
+
+#[test]
+fn g10_dedicated_subscriptions_leave_nothing_behind_though_nobody_looks() {
+    let _alone = lock(&ALONE);
+    let bus = Bus::builder().lanes(1).pinning(Pinning::Off).watchdog(None).build().unwrap();
+    let topic = bus.topic("t").unwrap();
+    let left = left_by(|| topic.subscriber().mailbox().subscribe(|_| ()).unwrap().unsubscribe().wait().unwrap());
+    assert!(left < 100_000, "{left} bytes");
 }

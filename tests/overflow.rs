@@ -15,7 +15,7 @@ use stasis_bus::{
     SubscribeError, Subscription, SubscriptionStats, Topic,
 };
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -145,6 +145,90 @@ fn order_holds_and_the_final_message_is_last_under_load() {
             }
         }
     });
+}
+
+/// The account of every policy, looked at all the time, while others publish and somebody leaves in the middle;
+/// with next to no room, and with enough. What `Lag` says was lost adds up; of a key the latest value comes.
+#[test]
+fn g03_the_account_holds_at_any_moment() {
+    const EACH: u64 = 200;
+    let key = |message: &Message| message.payload::<u64>().map(|n| Key::from(n % 1000 % 8 + n / 1000 * 8));
+    let policies = |limit| {
+        [
+            Overflow::DropNewest { limit },
+            Overflow::DropOldest { limit },
+            Overflow::Conflate { key, limit },
+            Overflow::Fail { limit },
+            Overflow::Lag { limit },
+            Overflow::Spill,
+        ]
+    };
+    let sizes = [1, 2, 1 << 20];
+    for (policy, limit) in sizes.into_iter().flat_map(|limit| policies(limit).map(|policy| (policy, limit))) {
+        for (delivery, leaves) in OWN_QUEUE.into_iter().flat_map(|delivery| [(delivery, false), (delivery, true)]) {
+            must_end(move || {
+                let bus = bus(1);
+                let (topic, kind) = (bus.topic("t").unwrap(), number(&bus));
+                let (log, lost) = (Log::new(), Arc::new(Mutex::new(0)));
+                let (write, sum) = (log.clone(), Arc::clone(&lost));
+                let slow = topic.subscriber().delivery(delivery).accept(&kind).overflow(policy);
+                let slow = slow
+                    .time_to_live(Duration::from_secs(3600))
+                    .subscribe(move |received| {
+                        *common::lock(&sum) += received.lagged();
+                        write.write(received);
+                        thread::yield_now();
+                    })
+                    .unwrap();
+                let (over, accepted) = (AtomicBool::new(false), AtomicU64::new(0));
+                thread::scope(|scope| {
+                    scope.spawn(|| {
+                        while !over.load(Ordering::SeqCst) {
+                            let stats = balanced(&slow);
+                            assert!(stats.waiting <= limit as u64 || matches!(policy, Overflow::Spill), "{stats:?}");
+                            thread::yield_now();
+                        }
+                    });
+                    let publish = |who: u64| {
+                        let (topic, kind, accepted) = (&topic, &kind, &accepted);
+                        move || {
+                            let taken = (0..EACH).filter(|n| topic.publish(kind.message(who * 1000 + n)).is_ok());
+                            accepted.fetch_add(taken.count() as u64, Ordering::SeqCst);
+                        }
+                    };
+                    let threads: Vec<_> = (0..2).map(|who| scope.spawn(publish(who))).collect();
+                    if leaves {
+                        let come = |stats: SubscriptionStats| stats.accepted + stats.refused;
+                        eventually("some have come", || come(slow.stats()) > 100);
+                        drop(slow.unsubscribe());
+                    }
+                    threads.into_iter().for_each(|thread| thread.join().unwrap());
+                    over.store(true, Ordering::SeqCst);
+                });
+                slow.unsubscribe().wait_timeout(PATIENCE).unwrap();
+                log.assert_ended();
+                let (stats, values) = (balanced(&slow), log.values());
+                assert_eq!((stats.delivered, stats.waiting), (values.len() as u64, 0), "{policy:?} {stats:?}");
+                let accepted = accepted.into_inner();
+                if leaves {
+                    assert!(stats.accepted <= accepted, "{policy:?} {stats:?}");
+                } else {
+                    assert_eq!((stats.accepted, stats.dropped.late), (accepted, 0), "{policy:?} {stats:?}");
+                }
+                match policy {
+                    Overflow::Lag { .. } => assert_eq!(*common::lock(&lost), stats.dropped.oldest, "{stats:?}"),
+                    Overflow::Conflate { .. } if limit > 16 && !leaves => {
+                        // The last of each key of each publisher.
+                        for last in (0..2).flat_map(|who| (EACH - 8..EACH).map(move |n| who * 1000 + n)) {
+                            let of_key = |n: &&u64| **n / 1000 == last / 1000 && **n % 8 == last % 8;
+                            assert_eq!(values.iter().rfind(of_key), Some(&last), "{values:?}");
+                        }
+                    }
+                    _ => assert_eq!(*common::lock(&lost), 0, "only a policy that says so tells"),
+                }
+            });
+        }
+    }
 }
 
 /// G8: further turns of a stuck subscriber go to its mailbox; it loses nothing and comes back in order.

@@ -269,3 +269,30 @@ fn g12_a_panic_in_the_middle_of_a_wait_lets_the_lane_go_on() {
         subscription.unsubscribe_and_join(PATIENCE).unwrap();
     });
 }
+
+/// Panics when dropped, though another panic unwinds.
+struct Rude;
+
+impl Drop for Rude {
+    fn drop(&mut self) {
+        bang();
+    }
+}
+
+/// The last message of a type takes the type's formatters with it.
+#[test]
+fn g12_destructors_of_payload_and_formatter_may_panic_at_once() {
+    let bus = bus(1);
+    let bomb = Rude;
+    let kind = MessageType::<Rude>::builder("bomb")
+        .to_json(move |_| {
+            let _captured = &bomb;
+            None
+        })
+        .create(&bus)
+        .unwrap();
+    let message = kind.message(Rude);
+    drop(kind);
+    // A second panic while the first unwinds would end the process.
+    assert!(catch_unwind(AssertUnwindSafe(|| drop(message))).is_err(), "that of the payload");
+}

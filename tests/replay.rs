@@ -2,6 +2,7 @@
 
 #![cfg(feature = "cli")]
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
@@ -130,6 +131,55 @@ fn a_changed_recording_fails_the_comparison() {
     }
 }
 
+/// Forwards in circles, handlers in handlers, those of subscription changes too, hundreds of topics, objects alive at
+/// the end: see `tests/shapes/generate.py`.
+#[test]
+fn both_orders_hold_on_shapes_the_recordings_do_not_have() {
+    for shape in ["circles", "nested", "nested-2", "many", "open"] {
+        let trace = format!("{}/tests/shapes/{shape}.jsonl.zst", env!("CARGO_MANIFEST_DIR"));
+        for order in ["recorded", "threads"] {
+            let (code, out, err) = replay(&["--order", order, &trace]);
+            assert_eq!(code, 0, "{shape}, {order}: {out}{err}");
+        }
+    }
+}
+
+/// Two ways lead from topic 1 to a subscription of topic 4: the original delivers twice, this bus once (G3). What
+/// either callback did is done.
+#[test]
+fn g03_a_message_that_came_twice_comes_once_and_that_is_explained() {
+    let line = |keys: &str| format!("{{\"d\":9,\"h\":1,{keys}}}\n");
+    let mut text = line("\"o\":\"y\",\"y\":1,\"n\":\"news\",\"v\":0");
+    for topic in 1..=4 {
+        text += &line(&format!("\"o\":\"tn\",\"T\":{topic},\"n\":\"topic {topic}\""));
+    }
+    for (forward, (from, to)) in [(1, 2), (1, 3), (2, 4), (3, 4)].into_iter().enumerate() {
+        text += &line(&format!("\"o\":\"f\",\"F\":{},\"A\":{from},\"B\":{to}", forward + 1));
+    }
+    text += &line("\"o\":\"s\",\"S\":1,\"T\":4,\"k\":\"m\",\"f\":\"twice\"");
+    text += &line("\"o\":\"m\",\"m\":1,\"y\":1");
+    text += &line("\"o\":\"p\",\"T\":1,\"m\":1,\"n\":2");
+    let api = text.clone();
+    text += &line("\"o\":\"q\",\"S\":1,\"m\":1").repeat(2);
+    text += &line("\"o\":\"pe\",\"T\":1,\"m\":1,\"n\":2");
+    for topic in 5..=6 {
+        text += &line("\"o\":\"b\",\"S\":1,\"m\":1");
+        text += &line(&format!("\"o\":\"tn\",\"T\":{topic},\"n\":\"topic {topic}\""));
+        text += &line("\"o\":\"e\",\"S\":1,\"m\":1");
+    }
+    let json = Scratch::new("twice-json", "");
+    for (name, text, topics) in [("twice", &text, 6), ("twice-api", &api, 4)] {
+        let trace = Scratch::new(name, text);
+        assert_eq!(replay(&["--order", "threads", trace.path()]).0, 0, "{name}");
+        let (code, out, err) = replay(&["--order", "recorded", "--json", json.path(), trace.path()]);
+        assert_eq!(code, 0, "{name}: {out}{err}");
+        let value: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&json.0).unwrap()).unwrap();
+        assert_eq!(value["explained"]["once"].as_u64(), Some(1), "{name}: {out}");
+        assert_eq!(value["delivered"].as_u64(), Some(3), "its beginning, the message once, its end: {out}");
+        assert_eq!(value["ops"]["create_topic"].as_u64(), Some(topics), "{name}");
+    }
+}
+
 #[test]
 fn damage_is_reported_with_its_line() {
     let lines: Vec<&str> = TINY.lines().collect();
@@ -139,7 +189,11 @@ fn damage_is_reported_with_its_line() {
         lines.join("\n")
     };
     let cases = [
-        (with(6, "{\"d\":10,\"h\":1,"), "line 7: not a JSON object"),
+        (with(6, "{\"d\":10,\"h\":1,"), "line 7: not a JSON object: EOF while parsing a value, at column 14"),
+        (with(6, "[1,2]"), "line 7: a key is missing"),
+        (with(6, "{\"d\":10,\"h\":1,\"o\":\"u\",\"S\":\"x\"}"), "line 7: a key is missing, twice there or has"),
+        (with(6, "{\"d\":10,\"h\":1,\"o\":\"u\",\"S\":99999999999}"), "line 7: a key is missing, twice there or has"),
+        (with(6, "{\"d\":10,\"h\":1,\"o\":\"u\",\"S\":4}"), "line 7: subscription 4 has not been made"),
         (with(6, "{\"d\":10,\"h\":1,\"o\":\"what\"}"), "line 7: unknown operation \"what\""),
         (with(6, "{\"d\":10,\"h\":1,\"o\":\"s\",\"S\":1}"), "line 7: operation \"s\" needs the key \"T\""),
         (with(5, "{\"d\":10,\"h\":1,\"o\":\"f\",\"F\":1,\"A\":1,\"B\":9}"), "line 6: topic 9 has not been made"),
@@ -158,21 +212,80 @@ fn damage_is_reported_with_its_line() {
 #[test]
 fn packed_traces_are_known_by_their_first_bytes() {
     let packed = zstd::encode_all(TINY.as_bytes(), 3).unwrap();
-    let mut xz = Vec::new();
-    lzma_rs::xz_compress(&mut TINY.as_bytes(), &mut xz).unwrap();
+    let mut writer = lzma_rust2::XzWriter::new(Vec::new(), lzma_rust2::XzOptions::with_preset(6)).unwrap();
+    writer.write_all(TINY.as_bytes()).unwrap();
+    let xz = writer.finish().unwrap();
     for (name, bytes) in [("zstd.txt", &packed), ("xz.bin", &xz)] {
         let whole = Scratch::new(name, bytes);
         assert_eq!(replay(&[whole.path()]).0, 0, "{name}");
-        let cut = Scratch::new(&format!("cut-{name}"), &bytes[..bytes.len() / 2]);
+        for cut in [8, bytes.len() / 2, bytes.len() - 2] {
+            let trace = Scratch::new(&format!("cut-{cut}-{name}"), &bytes[..cut]);
+            let (code, _, err) = replay(&[trace.path()]);
+            assert_eq!(code, 2, "{name} cut at {cut}: {err}");
+            assert!(err.contains("damaged or cut short"), "{name} cut at {cut}: {err}");
+            let line = err.split(": line ").nth(1).and_then(|rest| rest.split(':').next());
+            let line: usize = line.and_then(|line| line.parse().ok()).unwrap_or_default();
+            assert!((1..=TINY.lines().count() + 1).contains(&line), "{name} cut at {cut}: {err}");
+        }
+    }
+}
+
+/// A trace cut in the middle: the line is that of the cut, not the first.
+#[test]
+fn a_cut_packed_trace_says_how_far_it_goes() {
+    let whole = std::fs::read(recording("startup-shutdown.jsonl.zst")).unwrap();
+    let text = zstd::decode_all(&whole[..]).unwrap();
+    // Two streams, the second one cut: xz hands out whole blocks.
+    let (first, second) = text.split_at(text.len() / 2);
+    let half = first.iter().filter(|&&byte| byte == b'\n').count() + 1;
+    let xz = |text: &[u8]| {
+        let mut writer = lzma_rust2::XzWriter::new(Vec::new(), lzma_rust2::XzOptions::with_preset(3)).unwrap();
+        writer.write_all(text).unwrap();
+        writer.finish().unwrap()
+    };
+    let two = [xz(first), xz(second)].concat();
+    let good = Scratch::new("two-streams", &two);
+    assert_eq!(replay(&[good.path()]).0, 0, "xz files may be put one behind the other");
+    for (name, bytes, least) in [("zst", &whole, 2), ("xz", &two, half)] {
+        let cut = Scratch::new(&format!("far.{name}"), &bytes[..bytes.len() * 9 / 10]);
         let (code, _, err) = replay(&[cut.path()]);
         assert_eq!(code, 2, "{name}: {err}");
-        assert!(err.contains("damaged or cut short"), "{name}: {err}");
+        let line = err.split(": line ").nth(1).and_then(|rest| rest.split(':').next());
+        let line: usize = line.and_then(|line| line.parse().ok()).unwrap_or_default();
+        assert!((least..7774).contains(&line), "{name}: {err}");
     }
 }
 
 #[test]
+fn one_bad_trace_does_not_keep_the_others_from_being_replayed() {
+    let (good, bad) = (Scratch::new("beside", TINY), Scratch::new("junk", [0, 159, 146, 150, 10, 255]));
+    let json = Scratch::new("beside-json", "");
+    let (code, out, err) = replay(&["--json", json.path(), bad.path(), good.path()]);
+    assert_eq!(code, 2, "{out}{err}");
+    assert!(err.contains(bad.path()) && err.contains("line 1: not a JSON object"), "{err}");
+    assert!(out.contains("all verdicts hold"), "{out}");
+    let value: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&json.0).unwrap()).unwrap();
+    assert_eq!(value[0]["ok"].as_bool(), Some(true));
+}
+
+#[test]
+fn a_summary_that_nobody_reads_or_that_cannot_be_kept_ends_without_panic() {
+    let trace = Scratch::new("closed", TINY);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_stasis"))
+        .args(["replay", "--quiet", trace.path()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let (code, out, err) = replay(&["--json", "/does/not/exist/out.json", trace.path()]);
+    assert_eq!((code, out.as_str()), (2, ""), "told before the run: {err}");
+    assert!(err.contains("/does/not/exist/out.json cannot be written"), "{err}");
+}
+
+#[test]
 fn standard_input_is_a_dash() {
-    use std::io::Write;
     let mut child = Command::new(env!("CARGO_BIN_EXE_stasis"))
         .args(["replay", "--quiet", "-"])
         .stdin(Stdio::piped())
@@ -182,6 +295,14 @@ fn standard_input_is_a_dash() {
     child.stdin.take().unwrap().write_all(TINY.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn a_core_that_is_not_there_is_said_and_does_no_harm() {
+    let trace = Scratch::new("pin", TINY);
+    let (code, out, err) = replay(&["--pin", "100000", "--lanes", "2", trace.path()]);
+    assert_eq!(code, 0, "{out}{err}");
+    assert_eq!(err.matches("refuses to pin a lane to this core; it runs unpinned (core 100000)").count(), 1, "{err}");
 }
 
 #[test]

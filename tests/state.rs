@@ -699,6 +699,37 @@ fn follow_tells_the_present_states_then_updates_then_removals() {
 }
 
 #[test]
+fn follow_id_tells_of_one_state_in_all_its_lives() {
+    for delivery in DELIVERIES {
+        let (bus, kind, manager) = world();
+        let story = Story::default();
+        let feed = manager.follow_id("1", |builder| builder.delivery(delivery), story.handler()).unwrap();
+        let other = manager.add_publisher("2").unwrap();
+        other.publish(kind.message(9)).unwrap();
+        let publisher = manager.add_publisher("1").unwrap();
+        publisher.publish(kind.message(1)).unwrap();
+        let (late, early) = (Story::default(), Story::default());
+        let second = manager.follow_id("1", |builder| builder.delivery(delivery), late.handler()).unwrap();
+        let nothing = manager.follow_id("3", |builder| builder.delivery(delivery), early.handler()).unwrap();
+        publisher.publish(kind.message(2)).unwrap();
+        drop(publisher);
+        assert_eq!(manager.len(), 1, "following keeps no state alive");
+        manager.publish_by_id("1", NODE, kind.message(3)).unwrap();
+        for feed in [feed, second, nothing] {
+            feed.unsubscribe_and_join(PATIENCE).unwrap();
+        }
+        let rest = [told("1", Update, 2, 2), told("1", Removed, 2, None), told("1", Update, 1, 3)];
+        assert_eq!(story.all(), [&[told("1", Update, 1, 1)], &rest[..]].concat());
+        assert_eq!(late.all(), [&[told("1", Present, 1, 1)], &rest[..]].concat());
+        assert_eq!(early.all(), []);
+        assert!(matches!(manager.follow_id("", |builder| builder, |_| ()), Err(StateError::NoId)));
+        manager.remove_node(NODE);
+        drop(other);
+        assert_nothing_left(&bus, &manager);
+    }
+}
+
+#[test]
 fn follow_does_not_lose_what_a_blocked_handler_has_not_seen_yet() {
     let (_bus, kind, manager) = world();
     let publisher = manager.add_publisher("1").unwrap();
@@ -867,8 +898,12 @@ fn follow_is_exact_while_states_come_and_go() {
             let follower = scope.spawn(|| {
                 while !stop.load(Ordering::Acquire) {
                     let story = Story::default();
-                    let feed = manager.follow(|builder| builder, story.handler()).unwrap();
-                    lock(&stories).push((story, feed));
+                    let only = lock(&stories).len().is_multiple_of(2).then_some("2");
+                    let feed = match only {
+                        Some(id) => manager.follow_id(id, |builder| builder, story.handler()),
+                        None => manager.follow(|builder| builder, story.handler()),
+                    };
+                    lock(&stories).push((only, story, feed.unwrap()));
                     if lock(&stories).len() >= 20 {
                         break;
                     }
@@ -879,9 +914,10 @@ fn follow_is_exact_while_states_come_and_go() {
             stop.store(true, Ordering::Release);
             follower.join().unwrap();
         });
-        for (story, feed) in stories.into_inner().unwrap() {
+        for (only, story, feed) in stories.into_inner().unwrap() {
             feed.unsubscribe_and_join(PATIENCE).unwrap();
             assert_exact(&story.all());
+            assert!(only.is_none_or(|only| story.all().iter().all(|told| told.0 == only)));
             let mut alive = BTreeSet::new();
             for (id, kind, ..) in story.all() {
                 if kind == Removed {

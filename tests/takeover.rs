@@ -3,7 +3,9 @@
 mod common;
 
 use common::{Drops, Gate, Log, OpenAtEnd, PATIENCE, Random, Seen, eventually, lock, must_end, next, number, stress};
-use stasis_bus::{Bus, BusBuilder, Delivery, Home, MessageType, PanicPolicy, Pinning, Received, Subscription, Topic};
+use stasis_bus::{
+    Bus, BusBuilder, Delivery, Home, MessageType, Overflow, PanicPolicy, Pinning, Received, Subscription, Topic,
+};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
@@ -67,6 +69,64 @@ fn g08_the_others_of_the_lane_go_on_while_a_handler_is_stuck() {
         let stats = bus.stats();
         assert_eq!((stats.published, stats.delivered, stats.late), (1000, 8000, 0));
     });
+}
+
+/// No call lasts, but together they keep the lane: the others wait all the same. On queues of the lane's, and with
+/// queues of the subscriptions' own.
+#[test]
+fn g08_a_slow_handler_loses_the_lane_though_none_of_its_calls_lasts() {
+    for own_queues in [false, true] {
+        must_end(move || {
+            // A call is a thirtieth of the period: no look finds the same one again.
+            let bus = builder().watchdog(Duration::from_millis(90)).build().unwrap();
+            let kind = number(&bus);
+            let topic = bus.topic("t").unwrap();
+            let logs = [(); 4].map(|()| Log::new());
+            let (gate, lost) = (Gate::new(), Arc::new(AtomicBool::new(false)));
+            let _open = OpenAtEnd(gate.clone());
+            let subscriptions: Vec<_> = logs
+                .iter()
+                .enumerate()
+                .map(|(n, log)| {
+                    let (log, lost, gate) = (log.clone(), Arc::clone(&lost), gate.clone());
+                    let mut builder = topic.subscriber().delivery(LANE).accept(&kind);
+                    if own_queues {
+                        builder = builder.overflow(Overflow::Fail { limit: 1 << 20 });
+                    }
+                    let handle = move |received: &Received<'_>| {
+                        if n == 1 && !received.is_final() {
+                            if lost.load(Ordering::SeqCst) {
+                                gate.pass();
+                            } else {
+                                thread::sleep(Duration::from_millis(3));
+                            }
+                        }
+                        log.write(received);
+                    };
+                    builder.subscribe(handle).unwrap()
+                })
+                .collect();
+            let count = AtomicUsize::new(0);
+            eventually("the slow one loses the lane", || {
+                for _ in 0..3 {
+                    topic.publish(kind.message(count.fetch_add(1, Ordering::SeqCst) as u64)).unwrap();
+                }
+                bus.stats().takeovers > 0
+            });
+            lost.store(true, Ordering::SeqCst);
+            let all = count.into_inner();
+            for (n, log) in logs.iter().enumerate().filter(|(n, _)| *n != 1) {
+                eventually(&format!("subscription {n} has all"), || log.values().len() == all);
+            }
+            assert!(logs[1].values().len() < all, "the slow one has not");
+            gate.open();
+            for (subscription, log) in subscriptions.iter().zip(&logs) {
+                subscription.unsubscribe_and_join(PATIENCE).unwrap();
+                log.assert_ended();
+                assert!(log.values().into_iter().eq(0..all as u64), "in order (G2), each once (G3)");
+            }
+        });
+    }
 }
 
 #[test]
@@ -162,6 +222,94 @@ fn g09_spare_threads_are_bounded_and_that_is_reported() {
             subscription.unsubscribe_and_join(PATIENCE).unwrap();
             assert_eq!(log.values(), [0]);
         }
+    });
+}
+
+/// More handlers stuck than there are threads for, now and then, in final messages too, while others publish and some
+/// leave.
+#[test]
+fn g02_g03_g05_hold_with_more_stuck_ones_than_spare_threads() {
+    must_end(|| {
+        for seed in 0..stress(3) as u64 {
+            let bus = builder().watchdog(Duration::from_micros(100)).spare_threads(2).build().unwrap();
+            let kind = number(&bus);
+            let topic = bus.topic("t").unwrap();
+            let logs: Vec<_> = (0..12).map(|_| Log::new()).collect();
+            let handler = |n: u64| {
+                let (log, mut random) = (logs[n as usize].clone(), Random::new(seed * 100 + n));
+                move |received: &Received<'_>| {
+                    let stuck = if received.is_final() { n.is_multiple_of(2) } else { random.below(60) == 0 };
+                    if stuck {
+                        thread::sleep(Duration::from_micros(random.below(1500) as u64));
+                    }
+                    log.write(received);
+                }
+            };
+            let subscribe = |n| topic.subscriber().delivery(LANE).accept(&kind).subscribe(handler(n)).unwrap();
+            let all: Vec<_> = (0..12).map(subscribe).collect();
+            thread::scope(|scope| {
+                for publisher in 0..2u64 {
+                    let (topic, kind) = (&topic, &kind);
+                    scope.spawn(move || {
+                        (0..600).for_each(|n| topic.publish(kind.message(publisher << 32 | n)).unwrap())
+                    });
+                }
+                for (n, subscription) in all.iter().enumerate().take(5) {
+                    eventually("it has some", || logs[n].values().len() > 50 * n);
+                    drop(subscription.unsubscribe());
+                }
+            });
+            for (n, (subscription, log)) in all.iter().zip(&logs).enumerate() {
+                subscription.unsubscribe_and_join(PATIENCE).unwrap();
+                log.assert_ended();
+                for publisher in 0..2u64 {
+                    let values = log.values().into_iter().filter(|value| value >> 32 == publisher);
+                    let values: Vec<_> = values.map(|value| value & 0xffff_ffff).collect();
+                    assert!(values.iter().copied().eq(0..values.len() as u64), "{n}: in order, each once: {values:?}");
+                    assert!(n < 5 || values.len() == 600, "{n}, who stayed, has {} of {publisher}", values.len());
+                }
+            }
+            let stats = bus.stats();
+            assert_eq!(stats.delivered, logs.iter().map(|log| log.values().len() as u64).sum::<u64>());
+            assert!(stats.spare_threads_high_water <= 2, "{stats:?}");
+            bus.shutdown(PATIENCE).unwrap();
+        }
+    });
+}
+
+#[test]
+fn g08_a_handler_may_get_stuck_in_its_final_message() {
+    must_end(|| {
+        let bus = one_lane();
+        let kind = number(&bus);
+        let topic = bus.topic("t").unwrap();
+        let (gate, log, other) = (Gate::new(), Log::new(), Log::new());
+        let _open = OpenAtEnd(gate.clone());
+        let drops = Drops::new();
+        let (pass, write, token) = (gate.clone(), log.clone(), drops.token());
+        let handle = move |received: &Received<'_>| {
+            let _held = &token;
+            if received.is_final() {
+                pass.pass();
+            }
+            write.write(received);
+        };
+        let stuck = topic.subscriber().delivery(LANE).accept(&kind).subscribe(handle).unwrap();
+        let free = stuck_at(&topic, &kind, u64::MAX, &gate, &other);
+        topic.publish(kind.message(0)).unwrap();
+        let end = stuck.unsubscribe();
+        eventually("it is stuck", || bus.stats().takeovers == 1);
+        topic.publish(kind.message(1)).unwrap();
+        eventually("the other one goes on", || other.values() == [0, 1]);
+        let error = bus.shutdown(Duration::from_millis(200)).unwrap_err();
+        assert_eq!(error.culprits().len(), 1, "{error}");
+        assert!(free.is_done() && !end.is_done());
+        assert_eq!(drops.dropped(), 0, "its handler runs");
+        gate.open();
+        end.wait_timeout(PATIENCE).unwrap();
+        log.assert_ended();
+        assert_eq!((log.values(), drops.dropped()), (vec![0], 1));
+        bus.shutdown(PATIENCE).unwrap();
     });
 }
 

@@ -10,7 +10,7 @@ use stasis_bus::taskprocessor::{
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -100,6 +100,21 @@ fn idle_threads_leave_down_to_the_minimum() {
 }
 
 #[test]
+fn threads_that_are_not_needed_leave_though_each_is_used_now_and_then() {
+    must_end(|| {
+        let pool = TaskPool::builder("p").idle_timeout(Duration::from_millis(100)).build().unwrap();
+        let gate = Gate::new();
+        block(&pool, 12, &gate);
+        gate.open();
+        // Tasks come all the time, one after the other: no thread idles long, and two or three would do.
+        eventually("most threads leave", || {
+            pool.push_wait(|| ()).unwrap();
+            pool.size() <= 4
+        });
+    });
+}
+
+#[test]
 fn set_size_grows_and_shrinks() {
     let pool = TaskPool::builder("p").auto_increment(0).max_size(4).idle_timeout(Duration::ZERO).build().unwrap();
     pool.push(|| ()).unwrap();
@@ -123,6 +138,57 @@ fn set_size_grows_and_shrinks() {
     .unwrap();
     pool.shutdown(PATIENCE).unwrap();
     assert_eq!(done.load(Ordering::SeqCst), 1, "an ended pool keeps its promises");
+}
+
+#[test]
+fn a_task_pushed_while_threads_are_told_to_leave_counts_on_none_of_them() {
+    must_end(|| {
+        let pool = TaskPool::builder("p").max_size(4).idle_timeout(Duration::ZERO).build().unwrap();
+        for round in 0..500 {
+            // They idle, and have been told, and may not have heard.
+            pool.set_size(round % 4 + 1).unwrap();
+            pool.set_size(0).unwrap();
+            assert_eq!(pool.push_wait(move || round).unwrap(), round);
+        }
+        let gate = Gate::new();
+        let _open = OpenAtEnd(gate.clone());
+        block(&pool, 1, &gate);
+        pool.set_size(0).unwrap();
+        assert_eq!(pool.push_wait(|| 7).unwrap(), 7, "not behind the one that leaves when it is done");
+        pool.set_size(4).unwrap();
+        eventually("three idle", || pool.idle() == 3);
+        pool.set_size(1).unwrap();
+        // Each of the two ends when the other one has begun.
+        let both = Arc::new(Barrier::new(3));
+        for _ in 0..2 {
+            let both = Arc::clone(&both);
+            pool.push(move || {
+                both.wait();
+            })
+            .unwrap();
+        }
+        both.wait();
+    });
+}
+
+#[test]
+fn a_pool_set_to_nothing_runs_what_waits_and_leaves() {
+    must_end(|| {
+        let pool = TaskPool::builder("p").initial_size(2).max_size(2).idle_timeout(Duration::from_millis(1)).build();
+        let pool = pool.unwrap();
+        let gate = Gate::new();
+        let _open = OpenAtEnd(gate.clone());
+        block(&pool, 2, &gate);
+        let (tell, told) = channel();
+        for n in 0..10 {
+            let tell = tell.clone();
+            pool.push(move || tell.send(n).unwrap()).unwrap();
+        }
+        pool.set_size(0).unwrap();
+        gate.open();
+        assert_eq!((0..10).map(|_| next(&told)).collect::<Vec<_>>(), (0..10).collect::<Vec<_>>(), "in order: by one");
+        eventually("the last one leaves", || pool.size() == 0);
+    });
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The exchange itself: callers in threads, subscribers around them, and what must add up at the end.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use stasis_bus::cache::{Cache, CacheClear, CacheUpdate, CachingTopic};
 use stasis_bus::follow::Followed;
 use stasis_bus::format::Formats;
@@ -24,6 +24,7 @@ type Failure = Box<dyn Error + Send + Sync>;
 struct Channel {
     id: String,
     call: u32,
+    #[serde(serialize_with = "as_name")]
     device: usize,
     state: &'static str,
 }
@@ -194,6 +195,15 @@ impl Exchange {
     }
 }
 
+/// Name of the device with this number.
+fn name(device: usize) -> String {
+    format!("SIP/{}", 1001 + device)
+}
+
+fn as_name<S: Serializer>(device: &usize, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&name(*device))
+}
+
 /// The next number below `limit` (xorshift).
 fn below(random: &mut u64, limit: usize) -> usize {
     *random ^= *random << 13;
@@ -253,7 +263,6 @@ pub(crate) fn run(seed: u64) -> Result<Outcome, Failure> {
     let devices = bus.topic("device:all")?;
     let states = Cache::builder().id(|m| Some(m.payload::<Device>()?.device.as_str().into())).build();
     let caching = CachingTopic::new(&devices, &states)?;
-    let name = |number: usize| format!("SIP/{}", 1001 + number);
 
     let mut endpoints = Vec::new();
     for number in 0..DEVICES {
@@ -277,8 +286,8 @@ pub(crate) fn run(seed: u64) -> Result<Outcome, Failure> {
             let count = &mut busy[channel.device];
             *count = if update.begins() { *count + 1 } else { *count - 1 };
             let state = if *count == 0 { "NOT_INUSE" } else { "INUSE" };
-            let name = format!("SIP/{}", 1001 + channel.device);
-            *log += usize::from(to.publish(kind.message(Device { device: name, state })).is_err());
+            let device = Device { device: name(channel.device), state };
+            *log += usize::from(to.publish(kind.message(device)).is_err());
         })?;
     let (board, changes) =
         watch(caching.topic(), Delivery::default(), |log: &mut BTreeMap<String, (&'static str, usize)>, received| {

@@ -51,7 +51,7 @@ fn print(outcome: &Outcome) {
     for line in &outcome.feed_sample {
         println!("  {line}");
     }
-    println!("\nendpoints       {} channel events", outcome.endpoint_events);
+    println!("\nendpoints       {} channel events arrived at the phones' own topics", outcome.endpoint_events);
     let late = &outcome.late;
     println!("late joiner     {} channels at first, then {} updates, {} gaps", late.current, late.updates, late.gaps);
     println!("caches          {} entries left", outcome.left_in_caches);

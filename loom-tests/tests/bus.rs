@@ -113,13 +113,24 @@ fn a_panic_against_a_publish_inline() {
 /// Mutations: looking at "closed" before pinning; no grace period.
 #[test]
 fn shutdown_against_publish() {
-    Model::new("shutdown_against_publish").check(|| {
+    against_publish("shutdown_against_publish", Delivery::default());
+}
+
+/// As above, where the publisher has unpinned before it calls the handler.
+/// Mutation: shutdown not waiting for those that deliver.
+#[test]
+fn shutdown_against_an_inline_publish() {
+    against_publish("shutdown_against_an_inline_publish", Delivery::Inline);
+}
+
+fn against_publish(model: &'static str, delivery: Delivery) {
+    Model::new(model).check(move || {
         loom::stop_exploring();
         let (log, drops) = (Log::default(), Drops::new());
         let bus = bus();
         let topic = bus.topic("calls").unwrap();
         let kind = message_type::<usize>("n");
-        let subscription = subscribe(&topic, Delivery::default(), &log, &drops);
+        let subscription = subscribe(&topic, delivery, &log, &drops);
         begin(&bus);
         let publisher = {
             let (topic, message) = (topic.clone(), kind.message(5));

@@ -61,3 +61,18 @@ fn a_waiting_task_wakes() {
         worker.join().unwrap();
     });
 }
+
+/// Promise: a waiter that gives up takes no other's wake-up with it (else: deadlock).
+/// Mutation: those put back while it happens are not woken.
+#[test]
+fn giving_up_loses_nobody_elses_wake_up() {
+    Model::new("giving_up_loses_nobody_elses_wake_up").preemptions(3).check(|| {
+        let done = Completion::new();
+        // This thread only joins: loom takes a late wake-up for the end of that.
+        let threads = [Completion::wait, Completion::wait_in_vain, Completion::complete].map(|act| {
+            let done = done.clone();
+            spawn(move || act(&done))
+        });
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    });
+}

@@ -95,6 +95,41 @@ fn the_last_part_retires() {
     });
 }
 
+/// Promises G2, G9: what must get through a full queue goes beside it at its place in the order, and its list lives
+/// until it was served.
+/// Mutations: placed in front of the queue; the queue not full while something is beside it (found by this model).
+#[test]
+fn what_goes_beside_a_full_queue_keeps_its_place() {
+    Model::new("what_goes_beside_a_full_queue_keeps_its_place").preemptions(2).check(|| {
+        loom::stop_exploring();
+        let (log, drops) = (Log::default(), Drops::new());
+        let (lane, end) = lane();
+        let listener = lane.listener(writer(&log, drops.probe()));
+        let kind = message_type::<usize>("n");
+        let part = lane.part(&[listener]);
+        let filled = (0..)
+            .take_while(|&n| {
+                !part.is_full() && {
+                    part.push(kind.message(n));
+                    true
+                }
+            })
+            .count();
+        let publisher = {
+            let messages = [101, 102].map(|n| kind.message(n));
+            spawn(move || messages.into_iter().all(|message| part.push_through(message)))
+        };
+        loom::explore();
+        let worker = spawn(move || end.run(&Reclaimer::new()));
+        assert!(publisher.join().unwrap());
+        loom::stop_exploring();
+        assert!(lane.stop());
+        worker.join().unwrap();
+        assert_eq!(log.lock().unwrap().clone(), (0..filled).chain([101, 102]).collect::<Vec<_>>());
+        assert_eq!(drops.count(), 1, "the member went with its list");
+    });
+}
+
 /// Promise G10: what a publisher in the middle pushes to a lane that has ended meanwhile goes when the grace period
 /// is over, though the lane itself stays (somebody has a handle of its subscription).
 /// Mutations: the queue not let go at the lane's end; emptied at once.

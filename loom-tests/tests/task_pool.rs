@@ -183,9 +183,10 @@ fn limits(maximum: usize) -> Limits {
 
 /// A worker that runs one task after the other, until it has to leave.
 fn work(crew: &Crew<u32>, inside: impl Fn(u32)) {
-    crew.arrive();
-    while let Take::Task(task) = crew.take(None) {
+    let mut next = crew.arrive();
+    while let Take::Task(task) = next.unwrap_or_else(|| crew.take(None)) {
         inside(task);
+        next = crew.try_take();
     }
 }
 
@@ -289,5 +290,29 @@ fn a_shrinking_pool_loses_no_wake_up() {
         for worker in workers {
             worker.join().unwrap();
         }
+    });
+}
+
+/// Promise: a push against a worker that is told to leave is taken by it or by one that is started (else: deadlock).
+/// Mutation: `is_short` counting on those that leave.
+#[test]
+fn a_push_counts_on_nobody_who_leaves() {
+    Model::new("a_push_counts_on_nobody_who_leaves").preemptions(3).check(|| {
+        let crew = Arc::new(Crew::new(limits(2)));
+        assert_eq!(crew.resize(1), 1);
+        let done = Arc::new(Signal::new());
+        let start = || {
+            let (crew, done) = (Arc::clone(&crew), Arc::clone(&done));
+            spawn(move || work(&crew, |_| done.set()))
+        };
+        let mut workers = vec![start()];
+        assert_eq!(crew.resize(0), 0);
+        workers.extend((0..crew.push(1, false).unwrap().start).map(|_| start()));
+        done.wait();
+        assert_eq!(crew.close(), 0);
+        for worker in workers {
+            worker.join().unwrap();
+        }
+        assert_eq!((crew.count().workers, crew.count().waiting), (0, 0));
     });
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::plan::Plan;
-use crate::subscriber::Subscriber;
+use crate::subscriber::{Group, Subscriber};
 
 /// Queue entries every contender may hold per consumer.
 pub(crate) const CAPACITY: usize = 4096;
@@ -69,7 +69,7 @@ impl Shape {
 /// How a peer's subscribers are shared out to threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Layout {
-    /// A thread each up to eight, else two threads, each with one queue.
+    /// A thread each up to eight, else two threads, each with one queue, whose subscribers it walks itself.
     Own,
     /// One thread for up to eight, as a lane of ours does. Differs from `Own` for 2 to 8 only.
     Shared,
@@ -88,6 +88,17 @@ impl Layout {
         }
     }
 
+    /// The subscribers of each consumer thread, and of each of its queues.
+    pub(crate) fn share_out(self, subscribers: Vec<Subscriber>) -> Vec<Vec<Group>> {
+        let threads = self.threads(subscribers.len());
+        let queues = if self == Self::Queues { subscribers.len() } else { threads };
+        let mut shares: Vec<Vec<Group>> = (0..threads).map(|_| Vec::new()).collect();
+        for (n, group) in Group::split(subscribers, queues).into_iter().enumerate() {
+            shares[n % threads].push(group);
+        }
+        shares
+    }
+
     /// Whether measuring this layout says something new.
     pub(crate) fn fits(self, shape: &Shape) -> bool {
         match self {
@@ -100,6 +111,11 @@ impl Layout {
     /// Entries of a queue.
     pub(crate) fn capacity(self, shape: &Shape) -> usize {
         if self == Self::Queues { shape.capacity.min(SMALL_CAPACITY) } else { shape.capacity }
+    }
+
+    /// The one that a contender's name ends with.
+    pub(crate) fn of(name: &str) -> Self {
+        [Self::Shared, Self::Queues].into_iter().find(|layout| name.ends_with(layout.suffix())).unwrap_or(Self::Own)
     }
 
     /// Ending of a contender's name.

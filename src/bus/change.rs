@@ -2,7 +2,7 @@
 
 use crate::error::TypeError;
 use crate::message::{Message, MessageType};
-use crate::sync::{Arc, global};
+use crate::sync::{Arc, OnceLock, global};
 
 /// What happened to a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -45,16 +45,23 @@ pub struct SubscriptionChange {
 }
 
 global! {
-    static TYPE: MessageType<SubscriptionChange> = MessageType::builder("stasis_subscription_change_type")
-        .register(Arc::default())
-        .unwrap_or_else(|error| panic!("cannot register the bus's own message type: {error}"));
+    static TYPE: OnceLock<MessageType<SubscriptionChange>> = OnceLock::new();
+}
+
+fn make_type() -> Result<MessageType<SubscriptionChange>, TypeError> {
+    MessageType::builder("stasis_subscription_change_type").register(Arc::default())
 }
 
 impl SubscriptionChange {
     /// The type of these messages: one for all buses of the process.
+    ///
+    /// # Panics
+    /// If no bus has been built yet and 65,536 other types are alive.
     #[must_use]
     pub fn message_type() -> &'static MessageType<Self> {
-        &TYPE
+        TYPE.get_or_init(|| {
+            make_type().unwrap_or_else(|error| panic!("cannot register the bus's own message type: {error}"))
+        })
     }
 
     /// Id of the subscription as text: topic and number.
@@ -65,15 +72,15 @@ impl SubscriptionChange {
 
     /// Makes the type if it is not made yet.
     pub(super) fn prepare() -> Result<(), TypeError> {
-        // A type made and dropped shows that there is room for ours, so that making it does not panic; it can
-        // still lose a race for the last number, and asks for a free number even if ours is made already.
-        MessageType::<()>::builder("probe").register(Arc::default())?;
-        let _ = Self::message_type();
+        if TYPE.get().is_none() {
+            // Somebody else may have been faster; then ours goes again.
+            let _ = TYPE.set(make_type()?);
+        }
         Ok(())
     }
 
     pub(crate) fn message(topic: &Arc<str>, subscription: u64, kind: ChangeKind) -> Message {
-        TYPE.message(Self { topic: Arc::clone(topic), subscription, kind })
+        Self::message_type().message(Self { topic: Arc::clone(topic), subscription, kind })
     }
 }
 

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! A queue is a lane's (any subscription may ride on it: no subsystem, [`Criticality::High`]), that of a
-//! dedicated subscription, or that of one whose handler got stuck (both: the subscription's scope). The bus's
+//! subscription with a thread or a queue of its own, or that of one whose handler got stuck (the subscription's
+//! scope). The bus's
 //! monitor looks at them while lanes are busy, every half watchdog period; publishing pays nothing.
 //!
 //! Guarantees: each crossing is told once, those of a queue in order, by another thread than the monitor's

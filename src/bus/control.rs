@@ -38,7 +38,7 @@ struct Graph {
     /// Topics with forwards only.
     nodes: HashMap<u64, Node>,
     next_forward: u64,
-    /// Subscriptions taken off the lists that may not be done yet.
+    /// Subscriptions taken off the lists that may not be done yet, as long as somebody has them.
     leaving: Vec<Weak<Subscriber>>,
     /// Length of `leaving` at which it is looked through.
     tidy_at: usize,
@@ -96,7 +96,8 @@ impl Graph {
 
     fn remember_leaving(&mut self, subscriber: &Arc<Subscriber>) {
         if self.leaving.len() >= self.tidy_at {
-            self.leaving.retain(|other| other.upgrade().is_some_and(|other| !other.done.is_done()));
+            // Not by way of a reference: it could be the last, and take what is the user's with it under the lock.
+            self.leaving.retain(|other| other.strong_count() > 0);
             self.tidy_at = 2 * self.leaving.len() + 64;
         }
         self.leaving.push(Arc::downgrade(subscriber));

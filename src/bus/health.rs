@@ -7,7 +7,8 @@
 //!
 //! Guarantees: looking takes no lock of the data path and no word of it is written but, for a call that lasts,
 //! the sign by which its worker is asked to wait while its message's type is read
-//! (`tests/health.rs`: `g13_publishing_and_making_topics_go_on_while_others_look`); nothing here is published on
+//! (`tests/health.rs`: `g13_publishing_and_making_topics_go_on_while_others_look`), and, of a subscription with a
+//! queue of its own, the lock that a push takes, to copy its counts; nothing here is published on
 //! the bus. Times have the resolution of the monitor's looks: a call that is shorter than one is not seen.
 
 use std::fmt;
@@ -27,6 +28,9 @@ pub enum QueueKind {
     Dedicated,
     /// A subscription whose handler got stuck and is served away from its lane.
     Away,
+    /// A subscription with a queue of its own (overflow policy, time to live, priority) on a shared lane. Listed
+    /// while something waits there.
+    Own,
 }
 
 impl fmt::Display for QueueKind {
@@ -35,6 +39,7 @@ impl fmt::Display for QueueKind {
             Self::Lane => "lane",
             Self::Dedicated => "dedicated",
             Self::Away => "away",
+            Self::Own => "own",
         })
     }
 }

@@ -19,6 +19,7 @@ mod last_handle;
 mod monitor;
 mod names;
 mod overflow;
+mod patience;
 pub(crate) mod shutdown;
 mod stats;
 mod subscriber;
@@ -402,7 +403,8 @@ impl BusBuilder {
 
     /// How long a handler may keep its lane from the others (default: 2 ms, down to 100 us). Then another
     /// thread goes on with the lane; the handler's own subscription waits for it in a queue of its own, and
-    /// comes back when it has been quick again. `None`: never; a handler that blocks then blocks its lane.
+    /// comes back when it has been quick again. The same with one whose calls are shorter, but together keep what
+    /// the others wait for from being served for that long. `None`: never; a handler that blocks then blocks its lane.
     #[must_use]
     pub fn watchdog(mut self, period: impl Into<Option<Duration>>) -> Self {
         self.watchdog = period.into().map(|period| period.max(SHORTEST_PERIOD));
@@ -416,7 +418,8 @@ impl BusBuilder {
         self
     }
 
-    /// Message types of this name are not made on this bus.
+    /// Message types of this name are not made on this bus. Its own too: no subscription is told of others'
+    /// changes if [`SubscriptionChange`] is declined; final messages come all the same.
     #[must_use]
     pub fn decline_type(mut self, name: impl Into<Box<str>>) -> Self {
         self.declined_types.insert(name.into());

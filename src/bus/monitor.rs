@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   watchdog's thread, every half period ─┐     lanes: counters, call in progress, who is served away
-//!   Bus::health()                        ─┴─►   own queues of dedicated subscriptions
+//!   Bus::health()                        ─┴─►   subscriptions with a thread or a queue of their own
 //!                                               └─► rows (copied by health), counts (congestion), news (teller)
 //! ```
 //!
@@ -10,7 +10,9 @@
 //! under it. Cost: a look that takes long makes the next one wait, so that looking is a twentieth of a core at
 //! most.
 
-use std::collections::BTreeMap;
+mod own;
+
+use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::change::unique_id;
@@ -28,6 +30,8 @@ use crate::sync::{Arc, Mutex, Weak, lock};
 
 /// A look may take this part of the time.
 const SHARE: u32 = 20;
+/// Longest pause between looks, however long one took: the process may have been stopped in it.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Lanes in order, then the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +40,17 @@ enum Key {
     /// Id and when it got stuck.
     Away(u64, Instant),
     Dedicated(u64),
+    /// A queue of its own, served by a lane. Only while something waits.
+    Own(u64),
+}
+
+impl Key {
+    fn of_away(&self) -> Option<u64> {
+        match *self {
+            Self::Away(id, _) => Some(id),
+            _ => None,
+        }
+    }
 }
 
 /// A call on a lane, as first seen.
@@ -79,7 +94,8 @@ struct State {
 pub(crate) struct Monitor {
     lanes: Box<[Arc<Lane<Subscriber>>]>,
     watch: Arc<Watch>,
-    dedicated: Mutex<Vec<Weak<Subscriber>>>,
+    /// Those with a thread or a queue of their own.
+    own: Mutex<Vec<Weak<Subscriber>>>,
     state: Mutex<State>,
     pub(super) levels: Levels,
     teller: Arc<Teller>,
@@ -131,14 +147,21 @@ impl Tracked {
     }
 
     /// The row, with what is known of a call that has not lasted long. Made only when somebody asks: a look that
-    /// finds nothing worth telling allocates nothing.
-    fn report(&self) -> QueueHealth {
+    /// finds nothing worth telling allocates nothing, but for the row of a queue of its own that has just filled.
+    /// `own`: its own queue, if it is away from the lane that serves that.
+    fn report(&self, own: Option<&Self>) -> QueueHealth {
         let brief = |call: &Call| match &self.own {
             Some(own) if own.id == call.seen.id => Executing { running_for: call.lasts, ..own.clone() },
             _ => executing(call.seen.id, None, None, call.lasts),
         };
         let running = self.row.running.clone().or_else(|| self.call.as_ref().map(brief));
-        QueueHealth { running, ..self.row.clone() }
+        let row = QueueHealth { running, ..self.row.clone() };
+        match own.map(|own| &own.row) {
+            Some(&QueueHealth { depth, high_water, oldest, is_congested, .. }) => {
+                QueueHealth { depth, high_water, oldest, is_congested, ..row }
+            }
+            None => row,
+        }
     }
 
     /// Whether the queue crosses a level.
@@ -164,7 +187,7 @@ impl Tracked {
     }
 
     fn stuck(&mut self, kind: StuckKind, lane: &str) -> Option<News> {
-        self.told = Some(Stuck { kind, lane: lane.to_owned(), executing: self.report().running? });
+        self.told = Some(Stuck { kind, lane: lane.to_owned(), executing: self.report(None).running? });
         self.told.clone().map(News::Stuck)
     }
 
@@ -231,7 +254,7 @@ impl Monitor {
         Arc::new(Self {
             lanes: lanes.into(),
             watch,
-            dedicated: Mutex::default(),
+            own: Mutex::default(),
             state: Mutex::default(),
             levels: Levels::new(marks),
             teller: Teller::new(callbacks),
@@ -239,11 +262,19 @@ impl Monitor {
         })
     }
 
-    /// Looks after a dedicated subscription too.
+    /// Looks after a subscription too, if it has a thread or a queue of its own.
     pub(super) fn adopt(&self, subscriber: &Arc<Subscriber>) {
-        let Some(lane) = subscriber.route.own_lane() else { return };
-        lane.watched_by(Arc::clone(&self.watch));
-        lock(&self.dedicated).push(Arc::downgrade(subscriber));
+        if let Some(lane) = subscriber.route.own_lane() {
+            lane.watched_by(Arc::clone(&self.watch));
+        } else if !subscriber.route.is_queued() {
+            return;
+        }
+        let mut own = lock(&self.own);
+        // Without a watchdog nobody looks, and takes those out that are gone.
+        if own.len() == own.capacity() {
+            own.retain(|weak| weak.strong_count() > 0);
+        }
+        own.push(Arc::downgrade(subscriber));
     }
 
     /// Looks, whenever the last look was.
@@ -253,7 +284,14 @@ impl Monitor {
 
     /// Queues as the last look found them.
     pub(super) fn rows(&self) -> Vec<QueueHealth> {
-        let mut rows: Vec<_> = lock(&self.state).queues.values().map(Tracked::report).collect();
+        let mut rows: Vec<_> = {
+            let queues = &lock(&self.state).queues;
+            // A queue whose subscription is away is shown with that.
+            let away: HashSet<_> = queues.keys().filter_map(|key| key.of_away()).collect();
+            let shown = queues.iter().filter(|(key, _)| !matches!(key, Key::Own(id) if away.contains(id)));
+            let own = |key: &Key| queues.get(&Key::Own(key.of_away()?));
+            shown.map(|(key, tracked)| tracked.report(own(key))).collect()
+        };
         let rest = rows.len().min(self.lanes.len());
         rows[rest..].sort_by(|a, b| a.name.cmp(&b.name));
         rows
@@ -276,7 +314,7 @@ impl Monitor {
         for (at, lane) in self.lanes.iter().enumerate() {
             self.look_at_lane(state, at, lane, (now, asked), &mut news);
         }
-        let mut active = self.look_at_dedicated(state, now, &mut news);
+        let mut active = self.look_at_own(state, now, &mut news);
         let look = state.look;
         state.queues.retain(|key, tracked| {
             let stays = tracked.look == look;
@@ -287,7 +325,7 @@ impl Monitor {
             active |= stays && (matches!(key, Key::Away(..)) || tracked.row.is_congested || tracked.row.depth > 0);
             stays
         });
-        state.due = Some(Instant::now() + SHARE * now.elapsed());
+        state.due = Some(Instant::now() + now.elapsed().saturating_mul(SHARE).min(LONGEST_PAUSE));
         let mut held = std::mem::take(&mut state.held);
         drop(guard);
         held.drain(..).for_each(|subscriber| quietly(|| drop(subscriber)));
@@ -367,58 +405,15 @@ impl Monitor {
             executing(away.id, member.as_deref(), kind, now.saturating_duration_since(began))
         });
         tracked.row.running = running;
+        let has_own = member.as_ref().is_some_and(|member| member.route.is_queued());
         state.held.extend(member);
         if is_new {
             news.extend(tracked.stuck(StuckKind::TakenOver, lane));
         }
-        tracked.judge(&self.levels, news);
-    }
-
-    fn look_at_dedicated(&self, state: &mut State, now: Instant, news: &mut Vec<News>) -> bool {
-        let mut alive = std::mem::take(&mut state.held);
-        lock(&self.dedicated).retain(|weak| match weak.upgrade() {
-            Some(subscriber) if !subscriber.done.is_done() => {
-                alive.push(subscriber);
-                true
-            }
-            other => {
-                alive.extend(other);
-                false
-            }
-        });
-        let mut awake = false;
-        for subscriber in &alive {
-            let Some(lane) = subscriber.route.own_lane() else { continue };
-            if subscriber.done.is_done() {
-                continue;
-            }
-            awake |= !lane.is_asleep();
-            let new = || {
-                let own = executing(subscriber.id(), Some(subscriber), None, Duration::ZERO);
-                let tracked = Tracked::new(own.subscription.clone(), QueueKind::Dedicated, subscriber.place());
-                Tracked { own: Some(own), ..tracked }
-            };
-            let tracked = state.queues.entry(Key::Dedicated(subscriber.id())).or_insert_with(new);
-            tracked.look = state.look;
-            let high_water = match subscriber.route.look() {
-                // Whatever goes first: the oldest is as old as the one that came when as many came later as wait.
-                Some((counts, waiting)) => {
-                    tracked.measure(now, counts.accepted, counts.accepted.saturating_sub(waiting));
-                    counts.high_water
-                }
-                None => {
-                    let taken = lane.served();
-                    tracked.measure(now, lane.pushed(), taken);
-                    lane.high_water()
-                }
-            };
-            tracked.row.high_water = tracked.row.high_water.max(high_water);
-            tracked.row.panics = subscriber.tally.panics.get();
-            tracked.look_at_call(lane, (now, self.period), false, &mut state.held);
+        // What waits in a queue of its own counts there.
+        if !has_own {
             tracked.judge(&self.levels, news);
         }
-        state.held.append(&mut alive);
-        awake
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   1 close intake   publishes and subscribes that begin from now on are refused
-//!   2 grace          publishers that were in the middle are done (epoch, see `reclaim`)
+//!   2 grace          publishers that were in the middle are done (epoch, see `reclaim`; those that deliver
+//!                    themselves: a count)
 //!   3 final messages every subscription off the lists; what is queued is delivered, then the final one
 //!   4 stop           lanes end behind all that, threads are joined, retired lists freed
 //! ```
@@ -80,7 +81,21 @@ pub(crate) fn close_intake(bus: &BusCore, deadline: Instant) {
     bus.close();
     // Without the grace period a straggler's message may come after the final one: it is late then,
     // not lost.
-    let _ = reclaim::synchronize(deadline);
+    if reclaim::synchronize(deadline) {
+        wait_for_deliveries(bus, deadline);
+    }
+}
+
+/// Until inline handlers of publishers in the middle have returned; in such a handler not at all. One that takes
+/// longer than half the time there is has its other subscriptions ended without it, else all of them would be late.
+fn wait_for_deliveries(bus: &BusCore, deadline: Instant) {
+    let began = Instant::now();
+    let until = began + deadline.saturating_duration_since(began) / 2;
+    let mut pause = Duration::from_micros(1);
+    while !bus.counters.is_quiet() && !frames::is_in_inline_handler() && Instant::now() < until {
+        thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(1));
+    }
 }
 
 pub(super) fn shutdown(bus: &Arc<BusCore>, limit: Duration) -> Result<ShutdownReport, ShutdownError> {

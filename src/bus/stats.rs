@@ -10,7 +10,8 @@ pub struct BusStats {
     pub published: u64,
     /// Messages published that no subscription accepts.
     pub unwanted: u64,
-    /// Publishes refused because a queue was full.
+    /// Publishes refused because a queue was full, and subscription changes that a subscription was not told of
+    /// because more than 60,000 of them waited for it already.
     pub refused: u64,
     /// Publishes refused because of [`BusBuilder::feedback_limit`](crate::BusBuilder::feedback_limit).
     pub feedback: u64,

@@ -384,10 +384,11 @@ impl Subscriber {
 
     /// Calls the handler in this thread, or leaves the message to the thread that is in it.
     ///
-    /// Only for inline subscriptions.
-    pub(crate) fn deliver_inline(self: &Arc<Self>, message: &Message) {
-        if let Route::Inline(queue) = &self.route {
-            queue.deliver(self, message);
+    /// Only for inline subscriptions. False: lost, its queue can take no more.
+    pub(crate) fn deliver_inline(self: &Arc<Self>, message: &Message) -> bool {
+        match &self.route {
+            Route::Inline(queue) => queue.deliver(self, message),
+            _ => true,
         }
     }
 
@@ -415,6 +416,11 @@ impl Subscriber {
         totals.ended.fetch_add(1, Ordering::Relaxed);
     }
 
+    #[cold]
+    fn note_late(&self) {
+        self.tally.late.add(1);
+    }
+
     #[inline(always)]
     fn call(self: &Arc<Self>, handler: &mut dyn Handler, message: &Message, is_final: bool) {
         handler.handle(&Received { message, subscriber: self, is_final });
@@ -429,7 +435,7 @@ impl Identified for Subscriber {
 }
 
 impl Member for Subscriber {
-    #[inline]
+    #[inline(always)]
     fn deliver(self: &Arc<Self>, token: &Token, message: &Message) {
         let Some(mut entered) = self.handler.enter(token) else {
             debug_assert!(false, "entered twice");
@@ -440,7 +446,7 @@ impl Member for Subscriber {
                 self.tally.delivered.add(1);
                 self.call(handler, message, false);
             }
-            None => self.tally.late.add(1),
+            None => self.note_late(),
         }
     }
 

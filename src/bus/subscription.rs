@@ -487,8 +487,8 @@ impl Clone for Completion {
 
 impl Drop for Completion {
     fn drop(&mut self) {
-        if let Some(slot) = &self.task {
-            slot.clear();
+        if let Some(slot) = self.task.take() {
+            self.subscriber.done.give_up_task(slot);
         }
     }
 }

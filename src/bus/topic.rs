@@ -151,7 +151,7 @@ impl TopicInner {
         if let [part] = &*list.parts
             && list.inline.len() == 0
             && part.audience().interest().covers(id, formatters)
-            && (control || !part.lane().is_full())
+            && !part.lane().is_full()
         {
             // The common case, looked through once.
             part.push(message);
@@ -166,10 +166,17 @@ impl TopicInner {
             self.bus.counters.count(Count::Refused);
             return Err(PublishError::Full(message));
         }
+        let push = |part: &Part<Subscriber>, message| {
+            if !control {
+                part.push(message);
+            } else if !part.push_through(message) {
+                self.bus.counters.count(Count::Refused);
+            }
+        };
         let mut last: Option<&Part<Subscriber>> = None;
         for part in interested() {
             if let Some(part) = last.replace(part) {
-                part.push(message.clone());
+                push(part, message.clone());
             }
         }
         if last.is_none() && !with_inline {
@@ -178,14 +185,16 @@ impl TopicInner {
         self.bus.counters.count(Count::Published);
         if !with_inline {
             if let Some(part) = last {
-                part.push(message);
+                push(part, message);
             }
             return Ok(true);
         }
         if let Some(part) = last {
-            part.push(message.clone());
+            push(part, message.clone());
         }
         let (inline, queued) = (Arc::clone(&list.inline), list.queued > 0);
+        // Shutdown waits for it, too.
+        let _delivering = self.bus.counters.deliver();
         drop(pin);
         if queued {
             // Before inline handlers: what those publish comes after this message, as on lanes.
@@ -195,18 +204,26 @@ impl TopicInner {
             });
         }
         inline.walk(&message, None, |_, subscriber| {
-            subscriber.deliver_inline(&message);
+            if !subscriber.deliver_inline(&message) {
+                self.bus.counters.count(Count::Refused);
+            }
             ControlFlow::Continue(())
         });
         Ok(true)
     }
 
+    /// Whether messages of this type are not made on our bus.
+    pub(crate) fn declines(&self, kind: &impl AsRef<AnyMessageType>) -> bool {
+        self.bus.declined_types.contains(kind.as_ref().name())
+    }
+
     /// Tells the subscribers about a change; nothing is made if nobody wants to know.
     fn publish_change(&self, subscription: u64, kind: ChangeKind) {
         let change = SubscriptionChange::message_type();
-        if self.hint.covers(change.id(), change.formatters()) {
+        if self.hint.covers(change.id(), change.formatters()) && !self.declines(change) {
+            let message = SubscriptionChange::message(&self.name, subscription, kind);
             // Refused after shutdown only, when nobody is left to see it.
-            let _ = self.publish_wanted(SubscriptionChange::message(&self.name, subscription, kind), true);
+            let _ = self.publish_wanted(message.clone(), true);
         }
     }
 
@@ -217,7 +234,8 @@ impl TopicInner {
     /// Publishes what subscriptions of ours have to get: finds room in full queues too.
     #[cfg_attr(not(feature = "ext"), allow(dead_code))]
     pub(crate) fn publish_control(&self, message: Message) -> Result<(), PublishError> {
-        self.publish_counted(message, true)
+        // The clone: see `Part::push_through`.
+        self.publish_counted(message.clone(), true)
     }
 
     /// Unsubscribes: off the lists, the others told, the final message queued. Once.
@@ -228,7 +246,7 @@ impl TopicInner {
         self.bus.control.unsubscribe(self, subscriber);
         self.bus.homes.leave(subscriber, self);
         let message = SubscriptionChange::message(&self.name, subscriber.id(), ChangeKind::Unsubscribe);
-        if self.hint.covers_message(&message) {
+        if self.hint.covers_message(&message) && !self.declines(SubscriptionChange::message_type()) {
             let _ = self.publish_wanted(message.clone(), true);
         }
         subscriber.queue_final(message);
@@ -410,7 +428,8 @@ impl std::fmt::Debug for Topic {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::Bus;
+    use crate::{Bus, Delivery};
+    use std::sync::mpsc::channel;
 
     /// While a list changes the hint covers everything, so publishes come as far as the list.
     #[test]
@@ -427,5 +446,30 @@ mod tests {
         topic.publish(kind.message(3)).unwrap();
         assert_eq!((bus.stats().published, bus.stats().unwanted), (1, 2));
         listener.unsubscribe().wait().unwrap();
+    }
+
+    /// What the bus says of itself finds room in full queues, up to a bound: the handler may be what says it.
+    #[test]
+    fn a_flood_of_changes_is_bounded() {
+        const MANY: u64 = 70_000;
+        for delivery in [Delivery::Dedicated, Delivery::Inline] {
+            let bus =
+                Bus::builder().lanes(1).ring_capacity(1024).memory_budget(1 << 15).watchdog(None).build().unwrap();
+            let topic = bus.topic("t").unwrap();
+            let (tell, flooded) = channel();
+            let (inside, mut is_first) = (topic.clone(), true);
+            let listener = topic.subscriber().delivery(delivery).subscribe(move |_| {
+                if std::mem::take(&mut is_first) {
+                    (0..MANY).for_each(|_| inside.0.announce(1));
+                    tell.send(()).unwrap();
+                }
+            });
+            flooded.recv().unwrap();
+            let listener = listener.unwrap();
+            listener.unsubscribe().wait().unwrap();
+            let lost = bus.stats().refused;
+            assert_eq!(listener.stats().delivered + lost, 1 + MANY, "its own coming and all those: {delivery:?}");
+            assert!(lost > 0, "{delivery:?}");
+        }
     }
 }

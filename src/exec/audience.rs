@@ -176,12 +176,19 @@ pub(crate) struct Audience<M> {
     interest: Interest,
     /// Removals since `interest` was exact.
     widened: usize,
+    /// All members have the same filter, and what it accepts is what `interest` covers.
+    alike: bool,
+}
+
+/// Whether the interest of this filter alone is all it takes to decide.
+fn is_precise(filter: Option<&Arc<Filter>>) -> bool {
+    filter.is_none_or(|filter| filter.is_precise())
 }
 
 impl<M: Identified> Audience<M> {
     /// Nobody.
     pub(crate) fn empty() -> Self {
-        Self { strands: Arc::new([]), last_live: 0, len: 0, interest: Interest::default(), widened: 0 }
+        Self { strands: Arc::new([]), last_live: 0, len: 0, interest: Interest::default(), widened: 0, alike: true }
     }
 
     /// A list of these members.
@@ -222,6 +229,25 @@ impl<M: Identified> Audience<M> {
         }
         self.interest = interest;
         self.widened = 0;
+        self.alike = self.are_alike();
+    }
+
+    fn are_alike(&self) -> bool {
+        let first = self.iter().next().and_then(|first| first.filter.as_ref());
+        let mut chunks = (0..self.strands.len()).filter_map(|at| self.strand(at));
+        is_precise(first)
+            && chunks.all(|(chunk, live)| {
+                // Relaxed: as above.
+                !chunk.mixed.load(Ordering::Relaxed)
+                    && chunk.entries(live).next().is_none_or(|entry| entry.filter.as_ref() == first)
+            })
+    }
+
+    /// Whether all are alike with this one too.
+    fn alike_with(&self, entry: &Entry<M>) -> bool {
+        is_precise(entry.filter.as_ref())
+            && self.alike
+            && self.iter().next().is_none_or(|first| first.filter == entry.filter)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -255,7 +281,7 @@ impl<M: Identified> Audience<M> {
     }
 
     /// Calls `f` with each member that accepts the message and where it stands, from the first or from behind
-    /// the one at `after`, until `f` says break.
+    /// the one at `after`, until `f` says break. The message is one that [`interest`](Self::interest) covers.
     #[inline(always)]
     pub(crate) fn walk<'a>(
         &'a self,
@@ -268,7 +294,7 @@ impl<M: Identified> Audience<M> {
         });
         while let Some((chunk, live)) = self.strand(at) {
             let cells = &*chunk.cells;
-            let mut left = chunk.accepting(live & mask, message);
+            let mut left = if self.alike { live & mask } else { chunk.accepting(live & mask, message) };
             while left != 0 {
                 let cell = left.trailing_zeros() as usize;
                 left &= left - 1;
@@ -325,6 +351,7 @@ impl<M: Identified> Audience<M> {
             len: self.len + 1,
             interest: self.interest.clone(),
             widened: self.widened,
+            alike: self.alike_with(&entry),
         };
         version.interest.add(entry.filter.as_deref());
         let Some(last) = self.strands.last() else {
@@ -377,6 +404,7 @@ impl<M: Identified> Audience<M> {
         version.interest.add(entry.filter.as_deref());
         version.len = self.len + 1;
         version.widened = self.widened;
+        version.alike = self.alike_with(&entry);
         members.push(entry);
         members.sort_by_key(|entry| entry.member.id());
         strands.push(Strand::new(members, 0));
@@ -408,6 +436,7 @@ impl<M: Identified> Audience<M> {
         version.len = self.len - 1;
         version.interest = self.interest.clone();
         version.widened = self.widened + 1;
+        version.alike = self.alike;
         if version.len <= EXACT || version.widened > version.len / 4 {
             version.measure_interest();
         }

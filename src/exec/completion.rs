@@ -2,10 +2,12 @@
 //!
 //! ```text
 //!   waiters push themselves ─► stack ◄─ close() by the one who completes, who wakes them all
+//!   who gives up: takes all, puts back those that still wait; if it has happened meanwhile, wakes them
 //! ```
 //!
 //! Guarantees: no wake-up is lost (a waiter that comes too late finds the stack closed; model:
-//! `loom-tests/tests/completion.rs`); everything done before completing is seen after waiting.
+//! `loom-tests/tests/completion.rs`); everything done before completing is seen after waiting; who gives up
+//! leaves nothing behind, however often.
 
 use std::task::{Context, Poll, Waker};
 
@@ -28,18 +30,26 @@ impl TaskSlot {
     }
 
     /// Forgets the waker: the task does not wait any more.
-    pub(crate) fn clear(&self) {
+    fn clear(&self) {
         let old = lock(&self.0).take();
         drop(old);
     }
 }
 
 enum Waiter {
-    Thread(Sleeper),
+    Thread(Arc<Sleeper>),
     Task(Arc<TaskSlot>),
 }
 
 impl Waiter {
+    /// Whether nobody else has it: who waited has given up.
+    fn is_left(&self) -> bool {
+        match self {
+            Self::Thread(sleeper) => Arc::strong_count(sleeper) == 1,
+            Self::Task(slot) => Arc::strong_count(slot) == 1,
+        }
+    }
+
     fn wake(self) {
         match self {
             Self::Thread(sleeper) => sleeper.wake(),
@@ -74,9 +84,36 @@ impl Completion {
         }
     }
 
-    /// Has the calling thread woken when it happens; false if it has happened.
-    pub(crate) fn wake_thread(&self) -> bool {
-        self.0.push(Waiter::Thread(Sleeper::current())).is_ok()
+    /// Has the calling thread woken when it happens, unless it has happened. To be kept while it waits, and then
+    /// [given up](Self::give_up).
+    pub(crate) fn wake_thread(&self) -> Arc<Sleeper> {
+        let sleeper = Arc::new(Sleeper::current());
+        let _ = self.0.push(Waiter::Thread(Arc::clone(&sleeper)));
+        sleeper
+    }
+
+    /// The thread does not wait any more.
+    pub(crate) fn give_up(&self, sleeper: Arc<Sleeper>) {
+        drop(sleeper);
+        self.forget_left();
+    }
+
+    /// The task does not wait any more.
+    pub(crate) fn give_up_task(&self, slot: Arc<TaskSlot>) {
+        slot.clear();
+        drop(slot);
+        self.forget_left();
+    }
+
+    /// Takes those out that have given up. Cost: O(waiters).
+    #[cold]
+    fn forget_left(&self) {
+        for waiter in self.0.take().into_iter().filter(|waiter| !waiter.is_left()) {
+            if let Err(waiter) = self.0.push(waiter) {
+                // It has happened while we had this one.
+                quietly(|| waiter.wake());
+            }
+        }
     }
 
     /// Has a task woken when it happens; false if it has happened.
@@ -108,5 +145,24 @@ impl Completion {
 impl std::fmt::Debug for Completion {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Completion").field("done", &self.is_done()).finish()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_gives_up_leaves_nothing_behind_and_others_stay() {
+        let done = Completion::new();
+        let stays = done.wake_thread();
+        for _ in 0..10 {
+            done.give_up(done.wake_thread());
+            let mut task = None;
+            assert!(done.poll(&mut task, &Context::from_waker(Waker::noop())).is_pending());
+            done.give_up_task(task.unwrap());
+        }
+        assert_eq!(done.0.take().len(), 1);
+        drop(stays);
     }
 }

@@ -129,6 +129,11 @@ pub(crate) fn is_driver_thread() -> bool {
     DRIVERS.try_with(|drivers| !drivers.borrow().is_empty()).unwrap_or(false)
 }
 
+/// Whether an inline handler is on this thread's stack, and with it the publish that called it.
+pub(crate) fn is_in_inline_handler() -> bool {
+    INLINE.try_with(|frames| !frames.borrow().is_empty()).unwrap_or(false)
+}
+
 /// Whether the calling thread serves a lane.
 pub(crate) fn is_worker_thread() -> bool {
     worker().is_some()
@@ -192,20 +197,22 @@ impl WaitPlan {
         // A limit beyond what the clock can say is none.
         let deadline = timeout.and_then(|limit| Instant::now().checked_add(limit));
         let helpers = helpers();
-        let mut registered = false;
+        let mut registered = None;
         while !completion.is_done() {
             let helped = helpers.iter().any(|helper| helper.help());
             let left = match deadline.map(|at| at.saturating_duration_since(Instant::now())) {
-                Some(Duration::ZERO) if !completion.is_done() => return Err(WaitError::Timeout),
+                Some(Duration::ZERO) if !completion.is_done() => {
+                    registered.into_iter().for_each(|sleeper| completion.give_up(sleeper));
+                    return Err(WaitError::Timeout);
+                }
                 left => left,
             };
             if helped {
                 continue;
             }
-            if !registered {
-                registered = true;
+            if registered.is_none() {
                 // Looks once more after registering: it may have happened in between.
-                completion.wake_thread();
+                registered = Some(completion.wake_thread());
                 continue;
             }
             // A driver dozes for moments only, so that a worker's lane is looked at too.

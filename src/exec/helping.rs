@@ -60,7 +60,7 @@ impl<M: Member> Worker<M> {
         let has_work = self.outside(|_, holds| {
             holds
                 && !self.ended.get()
-                && (self.depth.get().checked_sub(1).is_some_and(|top| !self.walk_at(top).finished.get())
+                && (self.depth.get().checked_sub(1).is_some_and(|top| !self.walks.at(top).finished.get())
                     || self.lane.has_controls()
                     || self.with(|core| core.has_work()))
         });
@@ -97,7 +97,8 @@ impl<M: Member> Helper for Worker<M> {
             if !holds || self.ended.get() {
                 return false;
             }
-            let rest = self.depth.get().checked_sub(1).map(|top| self.walk_at(top)).filter(|walk| !walk.finished.get());
+            let rest =
+                self.depth.get().checked_sub(1).map(|top| self.walks.at(top)).filter(|walk| !walk.finished.get());
             match rest {
                 Some(walk) => {
                     walk.finished.set(true);

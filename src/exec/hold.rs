@@ -13,7 +13,7 @@
 //! or waits. Calls are told apart by the number of the step (dispatch, control entry) they belong to.
 //!
 //! Guarantees: at most one thread serves a lane; whoever has lost it knows before it touches anything of
-//! it. Cost a delivery: two stores and a load; where the system has no membarrier, a full fence more.
+//! it. Cost a delivery: two stores and a load; where the system has no membarrier, a full fence and a load more.
 //! Model: `loom-tests/tests/takeover.rs`.
 
 use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering, fence, lock};
@@ -27,6 +27,8 @@ const LOST: usize = 2;
 const WORK: usize = 4;
 /// Somebody has looked at the worker's state: the worker is to see that it has.
 const PEEKED: usize = 8;
+/// Always there where [`fence::light`] is not enough: leaving takes the slow way, with a full fence.
+const FENCED: usize = 16;
 
 /// A call as somebody else saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -40,6 +42,16 @@ impl Seen {
     /// Whether foreign code was running.
     pub(crate) fn is_call(self) -> bool {
         self.id != 0
+    }
+
+    /// Whether it was that of a member.
+    pub(super) fn is_member(self) -> bool {
+        self.is_call() && self.id != NO_MEMBER
+    }
+
+    /// Steps from an earlier call of the same worker to this one.
+    pub(super) fn steps_since(self, earlier: Self) -> u64 {
+        self.step.saturating_sub(earlier.step)
     }
 }
 
@@ -59,7 +71,7 @@ impl Default for Hold {
         Self {
             running: AtomicU64::new(0),
             step: AtomicU64::new(0),
-            signs: AtomicUsize::new(0),
+            signs: AtomicUsize::new(if fence::light_is_full() { FENCED } else { 0 }),
             verdict: Mutex::new(()),
         }
     }
@@ -79,14 +91,22 @@ impl Hold {
         self.running.store(id, Ordering::Release);
     }
 
-    /// Foreign code has ended; true: and nothing is to be looked at. By the worker. `fenced`: see
-    /// [`fence::light`].
+    /// Foreign code has ended; true: and nothing is to be looked at. By the worker.
     #[inline(always)]
-    pub(super) fn leave(&self, fenced: bool) -> bool {
+    pub(super) fn leave(&self) -> bool {
         self.running.store(0, Ordering::Release);
-        fence::light(fenced);
+        fence::light();
         // Relaxed: what a taker did is seen through the verdict's lock.
-        self.signs.load(Ordering::Relaxed) == 0
+        self.signs.load(Ordering::Relaxed) == 0 || self.leave_fenced()
+    }
+
+    /// The rest of [`leave`](Self::leave) where a light fence is none.
+    #[cold]
+    fn leave_fenced(&self) -> bool {
+        if fence::light_is_full() {
+            fence::full();
+        }
+        !self.has_signs()
     }
 
     /// Whether the lane belongs to another thread by now. By the worker, outside foreign code.
@@ -106,7 +126,7 @@ impl Hold {
     /// Whether there is something to look at.
     #[inline(always)]
     pub(super) fn has_signs(&self) -> bool {
-        self.signs.load(Ordering::Relaxed) != 0
+        self.signs.load(Ordering::Relaxed) & !FENCED != 0
     }
 
     /// Makes the next [`leave`](Self::leave) say that there is something to look at. By the worker.

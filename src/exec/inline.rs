@@ -8,7 +8,8 @@
 //!
 //! Guarantees: serial (G4) and in order (G2) by the baton; publish never waits for a handler (G6);
 //! cost without contention: two atomic operations a delivery. The queue is made at the first
-//! contention and holds [`MOST`] messages, then publishers are refused. Models:
+//! contention and holds [`MOST`] messages, then publishers are refused; what the bus itself has to say is
+//! queued up to [`END`]. Models:
 //! `loom-tests/tests/baton.rs`.
 
 use super::frames::InlineFrame;
@@ -23,6 +24,9 @@ use crate::sync::{Arc, Mutex, OnceLock, lock, scaled};
 
 /// Messages that may wait for one inline subscription.
 const MOST: usize = scaled(4096, 8);
+/// Messages beyond which even those that ask for no room are lost: the ring ends at 65,536, and there a
+/// publisher would wait for the handler it may be called from.
+const END: u64 = scaled(60_000, 12) as u64;
 const SLOT_BITS: u32 = scaled(5, 1) as u32;
 
 /// What waits, besides messages.
@@ -93,23 +97,29 @@ impl InlineQueue {
         self.waiting.get().map_or(0, |waiting| waiting.ring.high_water())
     }
 
-    /// Delivers now, or queues for the thread that is in the handler.
-    pub(crate) fn deliver<M: Member>(&self, member: &Arc<M>, message: &Message) {
+    /// Delivers now, or queues for the thread that is in the handler. False: lost, there is no end to what waits.
+    pub(crate) fn deliver<M: Member>(&self, member: &Arc<M>, message: &Message) -> bool {
         let Some(mut holder) = self.baton.try_take() else {
-            return self.queue(member, message.clone(), None);
+            let has_room = self.waiting.get().is_none_or(|waiting| waiting.ring.depth() < END);
+            if has_room {
+                self.queue(member, message.clone(), None);
+            }
+            return has_room;
         };
         if !self.nothing_waits(&mut holder) {
             // Items are served by number: while a publisher is between queueing and announcing, what
             // was queued behind its item waits for its turn of the baton, and this message behind both.
             // Model: `baton.rs`, `a_nested_message_is_not_overtaken`.
             self.push(message.clone(), None);
-            return self.serve_rest(member, Some(holder));
+            self.serve_rest(member, Some(holder));
+            return true;
         }
         {
             let _frame = InlineFrame::enter(member.id());
             member.deliver_caught(holder.token(), message);
         }
         self.serve_rest(member, holder.done_one());
+        true
     }
 
     /// Whether the queue is empty, of items not announced yet too.

@@ -34,7 +34,7 @@ use crate::message::depth::InHandler;
 use crate::ring::{Budget, Consumer, Position, Ring, ring};
 use crate::stats::Tally;
 use crate::sync::park::Sleeper;
-use crate::sync::plain::{AtomicU64, Ordering as PlainOrdering};
+use crate::sync::plain::{AtomicU64, AtomicUsize as PlainUsize, Ordering as PlainOrdering};
 use crate::sync::stack::ClosableStack;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, OnceLock, Ordering, Weak, lock};
 
@@ -83,6 +83,9 @@ pub(crate) enum Turn {
     Over,
 }
 
+/// Dispatches that wait beside a full queue, at most.
+const MOST_BESIDE: usize = 1 << 16;
+
 /// Something to do at a position of the lane.
 pub(crate) enum Control<M: Member> {
     /// The member's last message.
@@ -91,6 +94,8 @@ pub(crate) enum Control<M: Member> {
     Notify(u64, Arc<Completion>),
     /// Serve the member's own queue for a while.
     Serve(Arc<M>),
+    /// A message that must get through though the queue was full.
+    Dispatch(Dispatch<M>),
     /// Free a list nobody pushes to any more.
     Retire(#[allow(dead_code)] Arc<Held<M>>),
     /// End the worker. Nothing comes after it.
@@ -134,6 +139,8 @@ pub(crate) struct RingSize {
 pub(crate) struct LaneTally {
     /// Dispatches served.
     pub(crate) dispatches: Tally,
+    /// Control entries served.
+    pub(crate) controls: Tally,
     /// Times the worker went to sleep.
     pub(crate) sleeps: Tally,
 }
@@ -144,6 +151,8 @@ pub(crate) struct Lane<M: Member> {
     token: TokenId,
     ring: Arc<Ring<Dispatch<M>>>,
     controls: ClosableStack<(Position, Control<M>)>,
+    /// Control entries ever pushed.
+    pushed_controls: AtomicU64,
     /// Who serves it now, and how to wake that thread.
     server: Mutex<Server<M>>,
     watch: OnceLock<Arc<Watch>>,
@@ -151,6 +160,8 @@ pub(crate) struct Lane<M: Member> {
     flood: Arc<Flood>,
     /// The worker takes nothing any more.
     ended: AtomicBool,
+    /// Dispatches beside the queue.
+    beside: PlainUsize,
     /// Handler calls that panicked.
     panics: AtomicU64,
     /// Members that have not had their final message.
@@ -191,10 +202,12 @@ impl<M: Member> Lane<M> {
             token: token.id(),
             ring,
             controls: ClosableStack::new(),
+            pushed_controls: AtomicU64::new(0),
             server: Mutex::new(Server { worker: Weak::new(), sleeper: None, mailboxes: Vec::new() }),
             watch: OnceLock::new(),
             flood: Arc::new(Flood::new(budget)),
             ended: AtomicBool::new(false),
+            beside: PlainUsize::new(0),
             panics: AtomicU64::new(0),
             members: AtomicUsize::new(0),
             busy: CachePadded::default(),
@@ -214,7 +227,8 @@ impl<M: Member> Lane<M> {
     /// Whether ordinary messages should be refused now.
     #[inline]
     pub(crate) fn is_full(&self) -> bool {
-        self.ring.is_full() || self.flood.is_on()
+        // What is beside the queue comes before what is pushed later: the worker looks there first, but not again.
+        self.ring.is_full() || self.flood.is_on() || self.beside.load(PlainOrdering::Relaxed) != 0
     }
 
     /// Queues a dispatch.
@@ -225,9 +239,27 @@ impl<M: Member> Lane<M> {
         }
     }
 
+    /// Queues a dispatch that must get through though the queue is full; false: too many wait so, it is lost.
+    pub(super) fn push_beside(&self, dispatch: Dispatch<M>) -> bool {
+        if self.beside.fetch_add(1, PlainOrdering::Relaxed) >= MOST_BESIDE {
+            self.beside_taken();
+            return false;
+        }
+        if self.control(Control::Dispatch(dispatch)).is_err() {
+            // The lane has ended: it came too late.
+            self.beside_taken();
+        }
+        true
+    }
+
+    pub(super) fn beside_taken(&self) {
+        self.beside.fetch_sub(1, PlainOrdering::Relaxed);
+    }
+
     /// Queues a control entry behind everything pushed so far; hands it back if the lane has ended.
     pub(crate) fn control(&self, control: Control<M>) -> Result<(), Control<M>> {
         self.controls.push((self.ring.tail(), control)).map_err(|(_, control)| control)?;
+        self.pushed_controls.fetch_add(1, PlainOrdering::Relaxed);
         if self.ring.take_sleep_mark() {
             self.wake();
         }
@@ -290,6 +322,16 @@ impl<M: Member> Lane<M> {
     /// Dispatches ever pushed. Those [`served`](Self::served) are out of the queue.
     pub(crate) fn pushed(&self) -> u64 {
         self.ring.tail().get()
+    }
+
+    /// Dispatches and control entries ever queued. Those [`begun`](Self::begun) wait no more.
+    pub(super) fn queued(&self) -> u64 {
+        self.pushed() + self.pushed_controls.load(PlainOrdering::Relaxed)
+    }
+
+    /// Dispatches and control entries taken out of the queue.
+    pub(super) fn begun(&self) -> u64 {
+        self.served() + self.busy.tally.controls.get()
     }
 
     pub(crate) fn watched_by(&self, watch: Arc<Watch>) {

@@ -8,8 +8,8 @@
 //!
 //! Publishers bump no count: a dispatch holds a bare pointer. That is sound by construction:
 //! [`Part::push`] finishes its push while it borrows the part, so when the last `Part` is dropped
-//! every dispatch that points to the list is in the ring; the retire entry then carries a
-//! position behind all of them, and the lane frees the list only when it gets there. A worker
+//! every dispatch that points to the list is in the ring or beside it; the retire entry then comes
+//! behind all of them, and the lane frees the list only when it gets there. A worker
 //! that is inside a handler (waiting, and helping out meanwhile) frees nothing: see `worker`.
 //!
 //! Guarantees: what a dispatch points to lives until the lane has passed it; cost of a push: none
@@ -61,9 +61,24 @@ impl<M: Member> Part<M> {
     /// Queues the message for the list's members.
     #[inline]
     pub(crate) fn push(&self, message: Message) {
-        let held = self.held();
-        held.lane
-            .push(Dispatch { message, held: NonNull::new(Arc::as_ptr(held).cast_mut()).expect("an Arc is not null") });
+        self.lane().push(self.dispatch(message));
+    }
+
+    /// As [`push`](Self::push), for what must get through: while the queue is full it goes beside it, at the
+    /// same place in the order, because the end of a full ring has no room but what the worker makes. False: too
+    /// many are beside it, it is lost. Keep a clone while pinned: the message may be dropped here.
+    pub(crate) fn push_through(&self, message: Message) -> bool {
+        if self.lane().is_full() {
+            return self.lane().push_beside(self.dispatch(message));
+        }
+        self.push(message);
+        true
+    }
+
+    #[inline]
+    fn dispatch(&self, message: Message) -> Dispatch<M> {
+        let held = NonNull::new(Arc::as_ptr(self.held()).cast_mut()).expect("an Arc is not null");
+        Dispatch { message, held }
     }
 }
 

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Guarantees: a handler never runs on two threads at once, nor inside itself (G4): the token can
-//! neither be copied nor shared, so holding it is proof. Cost of entering: a compare and a store.
+//! neither be copied nor shared, so holding it is proof. Cost of entering and leaving: a compare and two stores.
 //! Model: `loom-tests/tests/baton.rs`.
 #![allow(unsafe_code)]
 
@@ -50,48 +50,58 @@ impl Token {
 
 /// A value for the holder of one token.
 pub(crate) struct Serial<T> {
-    owner: TokenId,
-    /// Whether somebody is in. Touched by the token's holder only.
-    entered: Cell<bool>,
-    /// Touched by the token's holder only, while `entered`.
+    /// The token's number, or [`INSIDE`]. Written by the token's holder only.
+    owner: plain::AtomicU64,
+    /// Touched by the token's holder only, while `owner` says [`INSIDE`].
     value: std::cell::UnsafeCell<T>,
 }
 
-// SAFETY: both cells are touched only by the holder of the owner token, which is one thread at a
+/// Instead of a token's number: its holder is in.
+const INSIDE: u64 = u64::MAX;
+
+// SAFETY: the value is touched only by the holder of the owner token, which is one thread at a
 // time for one member (`Token::again`), and passing the token between threads synchronises.
 unsafe impl<T: Send> Sync for Serial<T> {}
 
 impl<T> Serial<T> {
     pub(crate) fn new(owner: TokenId, value: T) -> Self {
-        Self { owner, entered: Cell::new(false), value: std::cell::UnsafeCell::new(value) }
+        Self { owner: plain::AtomicU64::new(owner.0), value: std::cell::UnsafeCell::new(value) }
     }
 
-    /// The value; `None` if this thread is in already.
+    /// The value; `None` if somebody is in already.
     ///
     /// # Panics
     /// If the token is another runner's.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn enter<'a>(&'a self, token: &'a Token) -> Option<Entered<'a, T>> {
-        assert!(token.id == self.owner, "entered by a runner it does not belong to");
-        if self.entered.get() {
+        // Relaxed: only the holder of the token with this number ever stores, and hands its stores over with it.
+        let owner = self.owner.load(plain::Ordering::Relaxed);
+        if owner != token.id.0 {
+            Self::refuse(owner);
             return None;
         }
-        self.entered.set(true);
-        Some(Entered { cell: self, _token: token })
+        self.owner.store(INSIDE, plain::Ordering::Relaxed);
+        Some(Entered { cell: self, token })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn refuse(owner: u64) {
+        assert!(owner == INSIDE, "entered by a runner it does not belong to");
     }
 }
 
 /// Access to a [`Serial`] value.
 pub(crate) struct Entered<'a, T> {
     cell: &'a Serial<T>,
-    _token: &'a Token,
+    token: &'a Token,
 }
 
 impl<T> Deref for Entered<'_, T> {
     type Target = T;
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: field invariant; `entered` was false and is true while this guard lives.
+        // SAFETY: field invariant; `owner` was the token's number and is `INSIDE` while this guard lives.
         unsafe { &*self.cell.value.get() }
     }
 }
@@ -105,9 +115,9 @@ impl<T> DerefMut for Entered<'_, T> {
 }
 
 impl<T> Drop for Entered<'_, T> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
-        self.cell.entered.set(false);
+        self.cell.owner.store(self.token.id.0, plain::Ordering::Relaxed);
     }
 }
 

@@ -37,8 +37,7 @@ impl<M: Member> Worker<M> {
 
     /// The call of a member on this stack. Under the hold's protocol only.
     fn running_of(&self, id: u64) -> Running<M> {
-        let walks = self.walks.borrow();
-        let call = walks[..self.depth.get()].iter().rev().find_map(|walk| {
+        let call = self.walks.lowest(self.depth.get()).into_iter().rev().find_map(|walk| {
             let target = walk.target.get()?;
             // SAFETY: the lane has not passed the dispatch, so its list is alive.
             let audience = unsafe { target.audience() };
@@ -75,9 +74,8 @@ impl<M: Member> Worker<M> {
                     self.lane.mailbox_closed(&closed);
                 }
             }
-            let walks = self.walks.borrow();
-            let open = &walks[..self.depth.get()];
-            for walk in open {
+            let open = self.walks.lowest(self.depth.get());
+            for walk in &open {
                 // SAFETY: the lane has not passed the dispatch, so its list is alive.
                 let held = walk.target.get().map(|target| unsafe { target.keep() });
                 walk.kept.replace(held);

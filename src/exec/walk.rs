@@ -11,10 +11,9 @@
 //! Guarantees: each member once, in order; a panic is that member's alone (G12); cost a member 3-5 ns.
 #![allow(unsafe_code)]
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::rc::Rc;
 
 use super::audience::{Audience, Cursor};
 use super::hold::NO_MEMBER;
@@ -38,6 +37,43 @@ pub(super) struct Walk<M: Member> {
     pub(super) kept: RefCell<Option<Arc<Held<M>>>>,
 }
 
+impl<M: Member> Default for Walk<M> {
+    fn default() -> Self {
+        Self {
+            message: RefCell::new(None),
+            target: Cell::new(None),
+            cursor: Cell::default(),
+            finished: Cell::new(false),
+            kept: RefCell::default(),
+        }
+    }
+}
+
+/// The walks of a worker by their depth on its stack, kept for use again: each keeps the one above it.
+pub(super) struct Walks<M: Member> {
+    walk: Walk<M>,
+    above: OnceCell<Box<Self>>,
+}
+
+impl<M: Member> Default for Walks<M> {
+    fn default() -> Self {
+        Self { walk: Walk::default(), above: OnceCell::new() }
+    }
+}
+
+impl<M: Member> Walks<M> {
+    /// The walk at that depth; zero is the lowest.
+    #[inline]
+    pub(super) fn at(&self, depth: usize) -> &Walk<M> {
+        &(0..depth).fold(self, |walks, _| walks.above.get_or_init(Box::default)).walk
+    }
+
+    /// The lowest `depth` ones.
+    pub(super) fn lowest(&self, depth: usize) -> Vec<&Walk<M>> {
+        (0..depth).map(|depth| self.at(depth)).collect()
+    }
+}
+
 /// Where a walk goes on.
 pub(super) struct Rest<M: Member> {
     pub(super) message: Message,
@@ -46,25 +82,11 @@ pub(super) struct Rest<M: Member> {
 }
 
 impl<M: Member> Worker<M> {
-    pub(super) fn walk_at(&self, depth: usize) -> Rc<Walk<M>> {
-        let mut walks = self.walks.borrow_mut();
-        while walks.len() <= depth {
-            walks.push(Rc::new(Walk {
-                message: RefCell::new(None),
-                target: Cell::new(None),
-                cursor: Cell::default(),
-                finished: Cell::new(false),
-                kept: RefCell::default(),
-            }));
-        }
-        Rc::clone(&walks[depth])
-    }
-
     /// Gives the message to all members, or to those behind `after`.
     #[inline]
     pub(super) fn walk(&self, message: Message, target: Target<M>, after: Option<Cursor>) {
         let depth = self.depth.get();
-        let walk = self.walk_at(depth);
+        let walk = self.walks.at(depth);
         walk.message.replace(Some(message));
         walk.target.set(Some(target));
         walk.finished.set(false);
@@ -83,7 +105,7 @@ impl<M: Member> Worker<M> {
             let audience = unsafe { target.audience() };
             let mut after = after;
             // Caught once a walk, not once a call.
-            while let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.give_all(&walk, audience, message, after))) {
+            while let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.give_all(walk, audience, message, after))) {
                 after = Some(walk.cursor.get());
                 let member = audience.at(walk.cursor.get());
                 match member {
@@ -91,7 +113,7 @@ impl<M: Member> Worker<M> {
                     None => discard(panic),
                 }
                 let id = member.map_or(NO_MEMBER, |member| member.id());
-                if !self.hold.leave(self.fenced) && self.after_call(&walk, id) {
+                if !self.hold.leave() && self.after_call(walk, id) {
                     break;
                 }
             }
@@ -113,27 +135,42 @@ impl<M: Member> Worker<M> {
     }
 
     /// Calls the members one after the other. A panic of a handler comes through.
-    #[inline]
+    ///
+    /// A function of its own: the loop needs the registers that the walk around it would keep.
+    #[inline(never)]
     fn give_all(&self, walk: &Walk<M>, audience: &Audience<M>, message: &Message, after: Option<Cursor>) {
-        let (hold, fenced) = (&*self.hold, self.fenced);
         // Nothing changes it for the worse in between: who helps inside a call has ended when the call returns.
-        let some_elsewhere = self.helping.get() > 0 || self.some_away.get();
+        if self.helping.get() > 0 || self.some_away.get() {
+            return self.give_those_here(walk, audience, message, after);
+        }
+        audience.walk(message, after, |cursor, member| self.give(walk, message, cursor, member));
+    }
+
+    /// As [`give_all`](Self::give_all), while some members are served elsewhere.
+    #[cold]
+    fn give_those_here(&self, walk: &Walk<M>, audience: &Audience<M>, message: &Message, after: Option<Cursor>) {
         audience.walk(message, after, |cursor, member| {
             let id = member.id();
-            if some_elsewhere && self.is_elsewhere(id) {
+            if self.is_elsewhere(id) {
                 let item = Deferred::Message(Arc::clone(member), message.clone());
                 if self.divert(id, item).is_ok() {
                     return ControlFlow::Continue(());
                 }
             }
-            walk.cursor.set(cursor);
-            hold.enter(id);
-            member.deliver(&self.token, message);
-            if !hold.leave(fenced) && self.after_call(walk, id) {
-                return ControlFlow::Break(());
-            }
-            ControlFlow::Continue(())
+            self.give(walk, message, cursor, member)
         });
+    }
+
+    /// Calls one member; break: nothing of the walk is left to do here.
+    #[inline(always)]
+    fn give(&self, walk: &Walk<M>, message: &Message, cursor: Cursor, member: &Arc<M>) -> ControlFlow<()> {
+        walk.cursor.set(cursor);
+        self.hold.enter(member.id());
+        member.deliver(&self.token, message);
+        if !self.hold.leave() && self.after_call(walk, member.id()) {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
     }
 
     /// What is left to do after a call; true: nothing of the walk, a helper or another worker has it.

@@ -1,13 +1,18 @@
 //! Looks after the lanes: a handler that keeps one for longer than the period loses it (G8).
 //!
 //! ```text
-//!   every half period: for each lane, what runs? the same call as last time ─► take over, spare goes on
+//!   every half period: for each lane, what runs?
+//!     the same call as last time                            ─► stuck: take over, a spare goes on
+//!     the same member, and others wait because of it, twice ─► slow: take over, a spare goes on
 //!   all lanes asleep for a while ─► sleeps too, until one wakes
 //! ```
 //!
-//! Guarantees: a call that lasts is noticed half a period to a period after it began; the undisturbed
-//! lane pays nothing for being looked at but its own marks (`hold`). Cost: a thread; while lanes are
-//! busy two wake-ups a period.
+//! A member is slow if its calls never last for long but together keep the lane: entries that were queued at the
+//! last look still wait, hardly any was served since ([`FEW`]), and it is this member that runs, again.
+//!
+//! Guarantees: a call that lasts is noticed half a period to a period after it began, a slow member in two looks
+//! more; the undisturbed lane pays nothing for being looked at but its own marks (`hold`). Cost: a thread; while
+//! lanes are busy two wake-ups a period.
 
 use std::time::Duration;
 
@@ -19,6 +24,8 @@ use crate::sync::plain::{AtomicU64, Ordering as PlainOrdering};
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering, fence, lock};
 
+/// Steps between two looks that are few: a lane with less has calls that last, or much to do in each step.
+const FEW: u64 = 16;
 /// Ticks with all lanes asleep after which the watchdog sleeps too.
 const QUIET_TICKS: u32 = 64;
 /// Pause between looks while all lanes sleep and the observer has something to look at.
@@ -67,6 +74,16 @@ pub(crate) trait Observer: Send + Sync + 'static {
     fn look(&self) -> bool;
 }
 
+/// What the last look at a lane saw.
+#[derive(Clone, Copy, Default)]
+struct Sight {
+    call: Seen,
+    /// Entries ever queued.
+    queued: u64,
+    /// The member that ran was found to keep others waiting.
+    is_slow: bool,
+}
+
 /// See the module.
 pub(crate) struct Watchdog<M: Member> {
     period: Duration,
@@ -75,7 +92,7 @@ pub(crate) struct Watchdog<M: Member> {
     spares: Option<Arc<Spares<M>>>,
     observer: Arc<dyn Observer>,
     watch: Arc<Watch>,
-    seen: Vec<Seen>,
+    seen: Vec<Sight>,
 }
 
 impl<M: Member> Watchdog<M> {
@@ -90,7 +107,7 @@ impl<M: Member> Watchdog<M> {
         for lane in lanes {
             lane.watched_by(Arc::clone(&watch));
         }
-        let seen = vec![Seen::default(); lanes.len()];
+        let seen = vec![Sight::default(); lanes.len()];
         let dog = Self { period, lanes: lanes.into(), spares, observer, watch, seen };
         thread::Builder::new().name("stasis-watchdog".to_owned()).spawn(move || dog.run())
     }
@@ -138,20 +155,32 @@ impl<M: Member> Watchdog<M> {
         for at in 0..self.lanes.len() {
             let lane = &self.lanes[at];
             let Some(worker) = lane.worker() else { continue };
-            let seen = worker.look();
-            if !seen.is_call() || seen != self.seen[at] {
-                self.seen[at] = seen;
+            let (call, queued, begun) = (worker.look(), lane.queued(), lane.begun());
+            let last = std::mem::replace(&mut self.seen[at], Sight { call, queued, is_slow: false });
+            let keeps = call.is_call() && call.id == last.call.id;
+            let is_slow = keeps
+                && call.is_member()
+                && lane.members() > 1
+                && begun < last.queued
+                && call.steps_since(last.call) <= FEW;
+            self.seen[at].is_slow = is_slow;
+            let quick = if keeps && call == last.call {
+                self.period / 2
+            } else if is_slow && last.is_slow {
+                // Many such calls are what made it slow.
+                self.period / 2 / FEW as u32
+            } else {
                 continue;
-            }
+            };
             if !spares.reserve() {
                 self.watch.refused.fetch_add(1, PlainOrdering::Relaxed);
                 continue;
             }
-            if let Some(next) = worker.take_over(seen, self.period / 2) {
+            if let Some(next) = worker.take_over(call, quick) {
                 self.watch.takeovers.fetch_add(1, PlainOrdering::Relaxed);
                 lane.note_takeover();
                 spares.serve_lane(next);
-                self.seen[at] = Seen::default();
+                self.seen[at] = Sight::default();
             }
         }
     }

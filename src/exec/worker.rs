@@ -34,12 +34,12 @@ use super::part::Dispatch;
 use super::serial::Token;
 use super::spares::Spares;
 use super::wait::{Idle, Next, WaitStrategy, nap};
-use super::walk::{Rest, Walk};
+use super::walk::{Rest, Walks};
 use crate::contain::quietly;
 use crate::message;
 use crate::reclaim::Reclaimer;
 use crate::ring::{Consumer, Position};
-use crate::sync::{Arc, Weak, fence, scaled, thread};
+use crate::sync::{Arc, Weak, scaled, thread};
 
 /// Entries of a member's own queue that are served in one turn.
 const TURN: usize = scaled(32, 1);
@@ -112,6 +112,7 @@ impl<M: Member> Core<M> {
         if let Some((position, _)) = self.controls.front()
             && *position <= self.consumer.head()
         {
+            lane.busy.tally.controls.add(1);
             return self.controls.pop_front().map(|(_, control)| Work::Control(control));
         }
         let dispatch = self.consumer.pop()?;
@@ -142,8 +143,7 @@ pub(crate) struct Worker<M: Member> {
     pub(super) token: Token,
     /// None: the lane is lost.
     pub(super) core: RefCell<Option<Core<M>>>,
-    /// Walks by depth, kept for use again.
-    pub(super) walks: RefCell<Vec<Rc<Walk<M>>>>,
+    pub(super) walks: Walks<M>,
     /// Open walks.
     pub(super) depth: Cell<usize>,
     /// Members whose handlers are waiting further down the stack, and how many they are.
@@ -168,8 +168,6 @@ pub(crate) struct Worker<M: Member> {
     pub(super) wait: WaitStrategy,
     pub(super) reclaimer: Arc<Reclaimer>,
     pub(super) spares: Option<Arc<Spares<M>>>,
-    /// See [`fence::light`].
-    pub(super) fenced: bool,
 }
 
 // SAFETY: the cells and counts are touched by the one thread that runs the worker, or by a taker while
@@ -211,7 +209,7 @@ impl<M: Member> Worker<M> {
             has_deferred: Cell::new(!core.deferred.is_empty()),
             some_away: Cell::new(!core.away.is_empty()),
             core: RefCell::new(Some(core)),
-            walks: RefCell::default(),
+            walks: Walks::default(),
             depth: Cell::new(0),
             waiting: RefCell::default(),
             helping: Cell::new(0),
@@ -225,7 +223,6 @@ impl<M: Member> Worker<M> {
             wait,
             reclaimer,
             spares,
-            fenced: fence::light_is_full(),
         })
     }
 
@@ -239,7 +236,7 @@ impl<M: Member> Worker<M> {
     pub(super) fn foreign(&self, f: impl FnOnce()) -> bool {
         self.hold.enter(NO_MEMBER);
         quietly(f);
-        self.hold.leave(self.fenced) || !self.hold.is_lost()
+        self.hold.leave() || !self.hold.is_lost()
     }
 
     /// Serves the lane until it is stopped or taken over.
@@ -263,6 +260,9 @@ impl<M: Member> Worker<M> {
     fn serve(&self) -> Ended {
         if let Some(rest) = self.rest.take() {
             self.walk(rest.message, rest.target, Some(rest.after));
+            if self.hold.is_lost() {
+                return Ended::Lost;
+            }
         }
         let mut idle = Idle::new(self.wait);
         // A stopped lane serves its members to their end, however late that comes.
@@ -338,13 +338,16 @@ impl<M: Member> Worker<M> {
         };
         match work {
             None => return false,
-            Some(Work::Dispatch(dispatch)) => {
-                let (message, target) = dispatch.open();
-                self.walk(message, target, None);
-            }
+            Some(Work::Dispatch(dispatch)) => self.dispatch(dispatch),
             Some(Work::Control(control)) => self.control(control),
         }
         true
+    }
+
+    #[inline]
+    fn dispatch(&self, dispatch: Dispatch<M>) {
+        let (message, target) = dispatch.open();
+        self.walk(message, target, None);
     }
 
     fn control(&self, control: Control<M>) {
@@ -357,7 +360,7 @@ impl<M: Member> Worker<M> {
                 self.finishing.set(id);
                 self.hold.enter(id);
                 item.serve(&self.token);
-                if !self.hold.leave(self.fenced) {
+                if !self.hold.leave() {
                     self.call_ended(id);
                 }
             }
@@ -367,6 +370,12 @@ impl<M: Member> Worker<M> {
                 }
             }
             Control::Serve(member) => self.serve_turn(member),
+            // Its list may be gone: see `late`.
+            Control::Dispatch(dispatch) if self.ended.get() => drop(self.foreign(|| drop(dispatch))),
+            Control::Dispatch(dispatch) => {
+                self.lane.beside_taken();
+                self.dispatch(dispatch);
+            }
             retire @ Control::Retire(_) if self.depth.get() > 0 => self.with(|core| core.retired.push(retire)),
             retire @ Control::Retire(_) => drop(self.foreign(|| drop(retire))),
             Control::Stop => self.stop.set(true),
@@ -384,7 +393,7 @@ impl<M: Member> Worker<M> {
             self.hold.step();
             self.hold.enter(id);
             let turn = member.serve_next(&self.token);
-            let lost = !self.hold.leave(self.fenced) && self.call_ended(id);
+            let lost = !self.hold.leave() && self.call_ended(id);
             if turn == Turn::Over {
                 if lost {
                     quietly(|| drop(member));
@@ -464,7 +473,7 @@ impl<M: Member> Worker<M> {
             self.hold.step();
             self.hold.enter(id);
             item.serve(&self.token);
-            if !self.hold.leave(self.fenced) && self.hold.is_lost() {
+            if !self.hold.leave() && self.hold.is_lost() {
                 return;
             }
         }
@@ -485,6 +494,6 @@ impl<M: Member> Worker<M> {
 
     /// Leaves the handler that is running for a moment; false: the lane is lost.
     pub(super) fn step_out(&self) -> bool {
-        self.hold.leave(self.fenced) || !self.hold.is_lost()
+        self.hold.leave() || !self.hold.is_lost()
     }
 }

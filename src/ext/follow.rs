@@ -22,6 +22,10 @@
 //! nothing is lost but what is counted later. It does so soon though no update follows, because a loss is told
 //! with a message that is never refused.
 //!
+//! A follower with a [`limit`](Follow::limit) loses updates of its own when its handler is too slow for them, the
+//! oldest first ([`Overflow::Lag`]). It sees that with the next one, and begins again in the same way; if the mark
+//! is lost too, what made it go is one more such message, and another mark is sent.
+//!
 //! Guarantees: no gap and no repeat, under any interleaving with publishers
 //! (`a_follower_ends_with_what_the_cache_has`; model: `loom-tests/tests/follow.rs`), and a gap for lack of memory is
 //! seen and closed (`a_follower_of_a_cache_whose_updates_were_refused_begins_again`); the rest as for any
@@ -44,6 +48,7 @@ use self::losses::{Ear, heard, is_mark};
 use crate::bus::{Completion, Delivery, Forward, Handler, PanicPolicy, Received, Subscription, Topic};
 use crate::contain::{discard, report_panic};
 use crate::error::{Closed, JoinError, PublishError, SubscribeError};
+use crate::exec::buffer::rules::Overflow;
 use crate::message::{AnyMessageType, Message, MessageType};
 use crate::sync::plain::{AtomicU64, Ordering};
 use crate::sync::{Arc, AtomicBool, Weak, fence, global};
@@ -137,6 +142,9 @@ pub enum FollowError {
     /// The queue that should take the present entries is full, and the memory budget of the bus used up.
     #[error("a queue is full and the memory budget of the bus is used up")]
     Full,
+    /// The bus declines the type of the updates: none will ever come.
+    #[error("updates are of type '{0}', which is declined by the configuration of the bus")]
+    Declined(Box<str>),
     /// The subscription was not made.
     #[error(transparent)]
     Subscribe(SubscribeError),
@@ -185,8 +193,8 @@ pub enum Followed<'a> {
     Current(&'a Message),
     /// All entries were given; from here on updates come.
     Ready,
-    /// Updates were lost, for lack of memory: forget what was given, all entries of now come again, then
-    /// [`Ready`](Self::Ready).
+    /// Updates were lost, for lack of memory or because more waited than the follower's [`limit`](Follow::limit):
+    /// forget what was given, all entries of now come again, then [`Ready`](Self::Ready).
     Restart,
     /// An update, or, if asked for, another message of the topic.
     Update(&'a Message),
@@ -249,6 +257,7 @@ pub struct Follow<S> {
     on_panic: PanicPolicy,
     filter: Option<Box<Filter>>,
     everything: bool,
+    overflow: Overflow,
 }
 
 impl<S: Source> Follow<S> {
@@ -262,6 +271,7 @@ impl<S: Source> Follow<S> {
             on_panic: PanicPolicy::default(),
             filter: None,
             everything: false,
+            overflow: Overflow::Spill,
         }
     }
 
@@ -299,6 +309,49 @@ impl<S: Source> Follow<S> {
         self
     }
 
+    /// Lets `limit` messages wait at most, however slow the handler is. When more come the oldest are dropped, and
+    /// the follower begins again with the entries of now: [`Followed::Restart`]. Its
+    /// [`stats`](Subscription::stats) count what was dropped. Default: no limit, messages wait within the memory
+    /// budget of the bus.
+    ///
+    /// For slow readers of state: a client behind a bad line, a browser. Entries are read by the handler's
+    /// thread, so a limit well below the number of changes that come while all entries are handled makes it
+    /// begin again for ever.
+    ///
+    /// # Examples
+    /// ```
+    /// use stasis_bus::cache::{Cache, CacheUpdate, CachingTopic};
+    /// use stasis_bus::follow::Followed;
+    /// use stasis_bus::{Bus, MessageType};
+    /// use std::collections::HashMap;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let bus = Bus::builder().lanes(1).build()?;
+    /// let state = MessageType::<(&str, u32)>::new(&bus, "device_state")?;
+    /// let cache = Cache::builder().id(|message| Some(message.payload::<(&str, u32)>()?.0.into())).build();
+    /// let devices = bus.topic("device:all")?;
+    /// let caching = CachingTopic::new(&devices, &cache)?;
+    /// let mut shown = HashMap::new();
+    /// let browser = caching.follow().limit(100).subscribe(move |_, followed| {
+    ///     if matches!(followed, Followed::Restart) {
+    ///         shown.clear(); // fell behind: everything comes again
+    ///     }
+    ///     let Some(update) = followed.message().and_then(|message| message.payload::<CacheUpdate>()) else { return };
+    ///     match update.new_snapshot() {
+    ///         Some(snapshot) => shown.insert(update.id().to_owned(), snapshot.clone()),
+    ///         None => shown.remove(update.id()),
+    ///     };
+    /// })?;
+    /// for n in 0..10_000 {
+    ///     devices.publish(state.message(("SIP/100", n)))?; // never refused because of the browser
+    /// }
+    /// browser.unsubscribe().wait()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn limit(mut self, limit: usize) -> Self {
+        self.overflow = Overflow::Lag { limit };
+        self
+    }
+
     /// Begins: reads the entries and has the handler called for each, then [`Followed::Ready`], then for
     /// every update. The handler gets what it runs for (to unsubscribe, for instance) and what came.
     ///
@@ -312,11 +365,15 @@ impl<S: Source> Follow<S> {
         handler: impl FnMut(&Received<'_>, Followed<'_>) + Send + 'static,
     ) -> Result<Following, FollowError> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
+        if let Some(kind) = self.source.update_type().filter(|kind| self.topic.0.declines(*kind)) {
+            return Err(FollowError::Declined(kind.name().into()));
+        }
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let private = self.topic.sibling(format!("follow:{number}/{}", self.topic.name()))?;
         let source = Arc::new(self.source);
         let ear = Ear::new(&private);
-        let mut subscriber = private.subscriber().delivery(self.delivery).on_panic(self.on_panic);
+        let mut subscriber =
+            private.subscriber().delivery(self.delivery).on_panic(self.on_panic).overflow(self.overflow);
         if let Some(name) = self.name {
             subscriber = subscriber.name(name);
         }
@@ -329,6 +386,7 @@ impl<S: Source> Follow<S> {
             filter: self.filter,
             everything: self.everything,
             stage: Stage::Waiting(Vec::new()),
+            has_begun: false,
             // Before there is a way: no update that comes over it is older than what is counted here.
             lost: lost(&*source),
             told: ear.told(),
@@ -428,6 +486,8 @@ struct Follower<S: Source, H> {
     filter: Option<Box<Filter>>,
     everything: bool,
     stage: Stage<S::Key>,
+    /// Entries were given.
+    has_begun: bool,
     /// What the source had lost before the first update that counts was published.
     lost: u64,
     /// To be cleared when a loss was told.
@@ -485,6 +545,20 @@ impl<S: Source, H: FnMut(&Received<'_>, Followed<'_>) + Send + 'static> Follower
         }
     }
 
+    /// Whether updates were dropped before this message because the handler was too slow.
+    fn look_for_lag(&mut self, received: &Received<'_>) {
+        // At the mark the entries of now are read: they hold what was dropped before it.
+        if received.lagged() == 0 || is_mark(received) {
+            return;
+        }
+        // Whatever was on its way may be among what was dropped: what was told, and the mark.
+        self.told.swap(false, Ordering::AcqRel);
+        self.stage = Stage::Behind(lost(&*self.source));
+        if let Some(ear) = self.ear.upgrade() {
+            ear.mark();
+        }
+    }
+
     /// The mark has come: all that was left out is in the entries of now. If reading them panics, the next update
     /// begins anew.
     fn restart(&mut self, received: &Received<'_>) {
@@ -493,7 +567,9 @@ impl<S: Source, H: FnMut(&Received<'_>, Followed<'_>) + Send + 'static> Follower
         let current = self.source.current();
         self.lost = lost;
         let mut panics = FirstPanic(None);
-        panics.run(|| (self.handler)(received, Followed::Restart));
+        if self.has_begun {
+            panics.run(|| (self.handler)(received, Followed::Restart));
+        }
         self.entries(received, &current, &mut panics);
         panics.go_on();
     }
@@ -501,6 +577,7 @@ impl<S: Source, H: FnMut(&Received<'_>, Followed<'_>) + Send + 'static> Follower
     fn entries(&mut self, received: &Received<'_>, current: &Current<S::Key>, panics: &mut FirstPanic) {
         let known = current.entries.iter().map(|entry| (entry.key.clone(), Known::Entry(entry.version))).collect();
         self.stage = Stage::Following { upto: current.upto, known };
+        self.has_begun = true;
         for message in current.entries.iter().flat_map(|entry| &entry.messages) {
             panics.run(|| {
                 if self.passes(message) {
@@ -528,6 +605,7 @@ impl<S: Source, H: FnMut(&Received<'_>, Followed<'_>) + Send + 'static> Follower
 impl<S: Source, H: FnMut(&Received<'_>, Followed<'_>) + Send + 'static> Handler for Follower<S, H> {
     fn handle(&mut self, received: &Received<'_>) {
         let message = received.message();
+        self.look_for_lag(received);
         if received.is_final() {
             // The mark does not come any more.
             let mut panics = FirstPanic(None);

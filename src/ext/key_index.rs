@@ -471,8 +471,8 @@ impl<K: Key> KeyCompletion<K> {
 
 impl<K: Key> Drop for KeyCompletion<K> {
     fn drop(&mut self) {
-        if let Some(slot) = &self.task {
-            slot.clear();
+        if let Some(slot) = self.task.take() {
+            self.ticket.done.give_up_task(slot);
         }
     }
 }

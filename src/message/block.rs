@@ -33,8 +33,8 @@ struct PayloadVtable {
     offset: usize,
     /// Of the whole block.
     layout: Layout,
-    /// Drops the payload in place.
-    drop: unsafe fn(*mut u8),
+    /// Drops the payload in place; `None`: there is nothing to do.
+    drop: Option<unsafe fn(*mut u8)>,
 }
 
 struct VtableOf<P>(P);
@@ -48,7 +48,7 @@ impl<P: 'static> VtableOf<P> {
         id: PayloadId::of::<P>(),
         offset: Self::LAYOUT.1,
         layout: Self::LAYOUT.0,
-        drop: Self::drop_payload,
+        drop: if std::mem::needs_drop::<P>() { Some(Self::drop_payload) } else { None },
     };
 
     /// # Safety
@@ -169,11 +169,12 @@ impl BlockRef {
     #[inline]
     pub(super) fn payload<P: 'static>(&self) -> Option<&P> {
         let header = self.header();
-        if header.vtable.id != PayloadId::of::<P>() {
+        // Nearly always the same static; one type may have several, though (one for each codegen unit).
+        if !ptr::eq(header.vtable, VtableOf::<P>::VTABLE) && header.vtable.id != PayloadId::of::<P>() {
             return None;
         }
-        // SAFETY: within the block: see `new`.
-        let place = unsafe { self.0.as_ptr().byte_add(header.vtable.offset) };
+        // SAFETY: within the block: see `new`; the offset is the same for all blocks with a `P`.
+        let place = unsafe { self.0.as_ptr().byte_add(VtableOf::<P>::LAYOUT.1) };
         // SAFETY: the vtable says it is a `P`; it lives as long as the reference.
         Some(unsafe { &*place.cast::<P>() })
     }
@@ -215,11 +216,13 @@ impl BlockRef {
             }
         }
         let memory = Memory(self.0);
-        let header = self.header();
-        // SAFETY: within the block: see `new`.
-        let place = unsafe { memory.0.as_ptr().byte_add(header.vtable.offset) };
-        // SAFETY: sole owner, payload live, dropped here and nowhere else.
-        unsafe { (header.vtable.drop)(place.cast::<u8>()) };
+        let vtable = self.header().vtable;
+        if let Some(drop) = vtable.drop {
+            // SAFETY: within the block: see `new`.
+            let place = unsafe { memory.0.as_ptr().byte_add(vtable.offset) };
+            // SAFETY: sole owner, payload live, dropped here and nowhere else.
+            unsafe { drop(place.cast::<u8>()) };
+        }
     }
 }
 

@@ -144,6 +144,11 @@ impl Filter {
         self.is_open() && self.excluded == TypeSet::default()
     }
 
+    /// Whether it accepts just what the [`Interest`] of it alone covers.
+    pub(crate) fn is_precise(&self) -> bool {
+        self.excluded == TypeSet::default()
+    }
+
     /// Whether a message of this type and these formatters is accepted.
     pub(crate) fn accepts_type(&self, id: TypeId, formatters: Formatters) -> bool {
         !self.excluded.contains(id)

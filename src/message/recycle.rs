@@ -28,7 +28,7 @@ use std::cell::{Cell, UnsafeCell};
 use std::ptr::{self, NonNull};
 
 use super::block::Header;
-use crate::sync::{AtomicIsize, AtomicPtr, AtomicUsize, Ordering, local, scaled};
+use crate::sync::{AtomicIsize, AtomicPtr, AtomicUsize, Ordering, local, prefetch, scaled};
 
 /// Block sizes that are recycled, in bytes, header included.
 const CLASSES: [usize; 7] = [64, 128, 192, 256, 384, 512, 1024];
@@ -189,6 +189,13 @@ fn next_of(block: *mut Header) -> *mut Header {
     })
 }
 
+/// Asks for the first two lines of a block that is going to be written next: somebody else had them last.
+#[inline]
+fn expect(block: *mut Header) {
+    prefetch::to_write(block.cast_const().cast());
+    prefetch::to_write(block.wrapping_byte_add(ALIGN).cast_const().cast());
+}
+
 fn link(block: *mut Header, next: *mut Header) {
     // SAFETY: as in `next_of`.
     let link = unsafe { &(*block).next };
@@ -224,7 +231,9 @@ impl Pool {
         let list = &self.free[class as usize];
         let block = match NonNull::new(list.get()) {
             Some(block) => {
-                list.set(next_of(block.as_ptr()));
+                let next = next_of(block.as_ptr());
+                expect(next);
+                list.set(next);
                 let count = &self.counts[class as usize];
                 count.set(count.get() - 1);
                 block
@@ -250,7 +259,9 @@ impl Pool {
             remote.waiting.store(0, Ordering::Relaxed);
         }
         while let Some(block) = NonNull::new(self.incoming.get()) {
-            self.incoming.set(next_of(block.as_ptr()));
+            let next = next_of(block.as_ptr());
+            expect(next);
+            self.incoming.set(next);
             // SAFETY: initialised header of a block we own.
             if unsafe { block.as_ref().class } == class {
                 self.out.set(self.out.get() - 1);

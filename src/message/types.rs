@@ -28,6 +28,7 @@ use crossbeam_utils::CachePadded;
 use super::Message;
 use super::formatter::{Event, Formatters};
 use super::sanitizer::Sanitizer;
+use crate::contain::quietly;
 use crate::error::TypeError;
 use crate::sync::plain::AtomicU64;
 use crate::sync::{Arc, Mutex, MutexGuard, fence, global, lock, scaled, thread_slot};
@@ -197,7 +198,9 @@ impl TypeSlot {
         numbers.free.push(self.id.0);
         drop(numbers);
         // SAFETY: from `Box::into_raw` in `register`; swapped out under the lock, so ours alone.
-        drop(unsafe { Box::from_raw(detail) });
+        let detail = unsafe { Box::from_raw(detail) };
+        // It may go with a message whose payload's destructor panics already.
+        quietly(|| drop(detail));
     }
 }
 

@@ -19,7 +19,8 @@
 //!
 //! Guarantees: claim wait-free, fill wait-free within `limit`; growth lock-free; at the hard end of
 //! the directory a claimer waits for the reader (only reachable when more threads than a segment has
-//! slots push into a full ring at once). Models: `loom-tests/tests/ring.rs`.
+//! slots push into a full ring at once: whoever pushes asks first, see `Part::push_through`). Models:
+//! `loom-tests/tests/ring.rs`.
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
@@ -31,7 +32,13 @@ use super::budget::Budget;
 use super::index::{Layout, Position, TailWord};
 use super::slot::{Entry, Segment};
 use crate::sync::backoff::Backoff;
-use crate::sync::{Arc, AtomicPtr, AtomicU64, Ordering};
+use crate::sync::{Arc, AtomicPtr, AtomicU64, Ordering, prefetch};
+
+/// How many cells ahead a producer asks for the line of a cell: the reader had it last. Two lines.
+const PUT_AHEAD: usize = 8;
+/// How many entries ahead the reader asks for what they point to. Less than a line, mostly: who has caught up is not
+/// to take lines away that a producer is about to write.
+const TAKE_AHEAD: usize = 4;
 
 /// The right to fill one position, once.
 #[derive(Debug)]
@@ -154,10 +161,11 @@ impl<E: Entry> Segments<E> {
         if position >= self.limit() {
             self.grow_to(position);
         }
-        let segment = self.named(position);
+        let (segment, slot) = (self.named(position), self.layout.slot_of(position));
+        segment.expect_put(slot + PUT_AHEAD);
         // SAFETY: invariants "granted" (below `limit` and not yet read, as only we fill it: the
         // directory's segment for it lives and is not cleared before our slot was taken) and "claim".
-        unsafe { segment.put(self.layout.slot_of(position), entry) };
+        unsafe { segment.put(slot, entry) };
     }
 
     /// The directory's segment for a granted position.
@@ -272,7 +280,12 @@ impl<E: Entry> Reader<E> {
     pub(crate) fn take(&mut self) -> Option<(E, bool)> {
         // SAFETY: `current` is the segment of `head`, which the directory owns until we leave it; invariant
         // "one reader"; `head` moves on below as soon as the slot gave.
-        let entry = unsafe { self.current.take(self.segments.layout.slot_of(self.head)) }?;
+        let slot = self.segments.layout.slot_of(self.head);
+        let entry = unsafe { self.current.take(slot) }?;
+        if prefetch::WORKS && slot + TAKE_AHEAD < self.segments.layout.slots() {
+            // SAFETY: `current` lives, and has that many cells.
+            unsafe { self.current.expect_take(slot + TAKE_AHEAD) };
+        }
         self.head = self.head.plus(1);
         let left = self.segments.layout.starts_segment(self.head);
         if left {

@@ -16,7 +16,12 @@
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 
-use crate::sync::{AtomicPtr, Ordering, UnsafeCell};
+use crate::sync::{AtomicPtr, Ordering, UnsafeCell, prefetch};
+
+/// How many cells further the line of a cell is asked for.
+const CELLS_AHEAD: usize = 12;
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 /// Something a slot can hold: two words, the first never null.
 pub(crate) trait Entry: Send + Sized {
@@ -133,6 +138,34 @@ impl<E: Entry> Segment<E> {
         });
         // SAFETY: both words come from the `into_words` in `put`; this is the once.
         Some(unsafe { E::from_words(first, second) })
+    }
+
+    /// Asks for the line of a cell that is going to be filled; the index may lie beyond the block.
+    #[inline]
+    pub(crate) fn expect_put(self, index: usize) {
+        prefetch::to_write(self.slots.as_ptr().wrapping_add(index).cast_const().cast());
+    }
+
+    /// Asks for what the entry of a cell points to, if it is there already: two lines.
+    ///
+    /// # Safety
+    /// The segment lives and `index` is in it.
+    #[inline]
+    pub(crate) unsafe fn expect_take(self, index: usize) {
+        // SAFETY: in the block.
+        let slot = unsafe { self.slots.add(index) };
+        // SAFETY: the segment lives.
+        let slot = unsafe { slot.as_ref() };
+        // Relaxed: nothing is read through it.
+        let first = slot.first.load(Ordering::Relaxed);
+        if first.is_null() {
+            return;
+        }
+        // There is a backlog: the cells behind are not being written now.
+        prefetch::to_read(self.slots.as_ptr().wrapping_add(index + CELLS_AHEAD).cast_const().cast());
+        // The first line is written too, when the memory goes back.
+        prefetch::to_write(first.cast_const());
+        prefetch::to_read(first.wrapping_byte_add(LINE).cast_const());
     }
 
     /// Empties all cells for another lap.

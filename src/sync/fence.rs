@@ -37,7 +37,7 @@ pub(crate) fn after_rmw() {
     full();
 }
 
-/// Whether [`light`] has to be a full fence. Ask once for many of them. Cost: a load.
+/// Whether [`light`] has to be followed by a full fence. Ask once for many of them. Cost: a load.
 #[inline]
 pub(crate) fn light_is_full() -> bool {
     #[cfg(any(loom, stasis_tsan))]
@@ -50,15 +50,12 @@ pub(crate) fn light_is_full() -> bool {
     }
 }
 
-/// The side of [`heavy`] that runs often; `full` as [`light_is_full`] said.
+/// The side of [`heavy`] that runs often; nothing but a bar to the compiler, so a [`full`] one has to follow where
+/// [`light_is_full`] says so.
 #[inline(always)]
-pub(crate) fn light(full: bool) {
-    if full {
-        self::full();
-    } else {
-        #[cfg(not(loom))]
-        std::sync::atomic::compiler_fence(super::Ordering::SeqCst);
-    }
+pub(crate) fn light() {
+    #[cfg(not(loom))]
+    std::sync::atomic::compiler_fence(super::Ordering::SeqCst);
 }
 
 /// The side of [`light`] that runs seldom. Cost 1-10 us.

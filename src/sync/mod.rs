@@ -20,6 +20,7 @@ mod membarrier;
 #[cfg(loom)]
 mod model;
 pub(crate) mod park;
+pub(crate) mod prefetch;
 #[cfg(stasis_schedule)]
 pub(crate) mod schedule;
 pub(crate) mod stack;

@@ -12,8 +12,8 @@ use crate::contender::{Contender, Layout, Publish, Running, Shape};
 use crate::message::{Maker, Message};
 use crate::subscriber::{Group, Subscriber};
 
-/// The contender.
-pub(super) struct Bus;
+/// The contender: a reader a thread, or one for each subscriber.
+pub(super) struct Bus(pub(super) Layout);
 
 struct Owner {
     bus: ::bus::Bus<Message>,
@@ -44,25 +44,25 @@ impl Publish for Sharer {
 
 impl Contender for Bus {
     fn name(&self) -> String {
-        "bus".into()
+        format!("bus{}", self.0.suffix())
     }
 
     fn fits(&self, shape: &Shape) -> bool {
-        !shape.spins() && (shape.suits_rings() || shape.is_plain())
+        !shape.spins() && (shape.suits_rings() || shape.is_plain()) && self.0.fits(shape)
     }
 
     fn start(&self, shape: &Shape, subscribers: Vec<Subscriber>) -> Running {
-        let mut bus = ::bus::Bus::<Message>::new(shape.capacity);
-        let consumer = |mut group: Group| {
-            let mut reader = bus.add_rx();
+        let mut bus = ::bus::Bus::<Message>::new(self.0.capacity(shape));
+        let consumer = |groups: Vec<Group>| {
+            let mut readers: Vec<_> = groups.into_iter().map(|group| (bus.add_rx(), group)).collect();
             thread::spawn(move || {
-                while let Ok(message) = reader.recv() {
-                    group.receive(&message);
+                // Every reader gets every message.
+                while !readers.is_empty() {
+                    readers.retain_mut(|(reader, group)| reader.recv().map(|message| group.receive(&message)).is_ok());
                 }
             })
         };
-        let threads =
-            Group::split(subscribers, Layout::Own.threads(shape.subscribers())).into_iter().map(consumer).collect();
+        let threads = self.0.share_out(subscribers).into_iter().map(consumer).collect();
         let publishers: Vec<Box<dyn Publish>> = if shape.publishers == 1 {
             vec![Box::new(Owner { bus, maker: Maker::new(&shape.plan) })]
         } else {

@@ -176,17 +176,18 @@ pub(super) fn start<C: Channel>(
     shape: &Shape,
     subscribers: Vec<Subscriber>,
 ) -> (Vec<End<C::Sender>>, Vec<JoinHandle<()>>) {
-    let threads = layout.threads(shape.subscribers());
-    let groups = if layout == Layout::Queues { subscribers.len() } else { threads };
-    let mut ends = Vec::new();
-    let mut served: Vec<Vec<(C::Receiver, Group)>> = (0..threads).map(|_| Vec::new()).collect();
-    for (n, group) in Group::split(subscribers, groups).into_iter().enumerate() {
-        let (sender, receiver) = C::bounded(layout.capacity(shape));
-        ends.push(End { sender, topics: (0..shape.topics()).map(|topic| group.serves(topic)).collect() });
-        served[n % threads].push((receiver, group));
-    }
-    let spins = shape.spins();
-    (ends, served.into_iter().map(|queues| thread::spawn(move || consume::<C>(queues, spins))).collect())
+    let (mut ends, spins) = (Vec::new(), shape.spins());
+    let mut consumer = |groups: Vec<Group>| {
+        let queue = |group: Group| {
+            let (sender, receiver) = C::bounded(layout.capacity(shape));
+            ends.push(End { sender, topics: (0..shape.topics()).map(|topic| group.serves(topic)).collect() });
+            (receiver, group)
+        };
+        let queues: Vec<_> = groups.into_iter().map(queue).collect();
+        thread::spawn(move || consume::<C>(queues, spins))
+    };
+    let threads = layout.share_out(subscribers).into_iter().map(&mut consumer).collect();
+    (ends, threads)
 }
 
 /// Takes a message from each queue in turn: every one gets every message.

@@ -3,22 +3,23 @@
 //! As it comes means: a lane per core, pinned, adaptive waiting, subscriptions of a topic sixteen to
 //! a lane, recycled message memory, a filter per subscription. `unpinned` lets lanes run where the
 //! system likes, as the peers' threads do: what pinning costs on a machine that others use too.
-//! `dedicated` gives each subscription a thread and a queue of its own, the peers' layout. A refused publish is tried
-//! again with `Backoff::snooze`. `lanes` is the number of lanes where that is the question.
+//! `dedicated` gives each subscription a thread and a queue of its own, the peers' layout. A publisher waits for room
+//! with `publish_timeout`, as peers do in their blocking sends. `lanes` is the number of lanes where that is the question.
 //! Where consumers are to spin, one lane spins: with the publisher that makes two threads.
 
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_utils::Backoff;
-use stasis_bus::{Bus, Delivery, MessageType, Pinning, PublishError, Subscription, Topic, WaitStrategy};
+use stasis_bus::{Bus, Delivery, MessageType, Pinning, Subscription, Topic, WaitStrategy};
 
 use super::OURS;
 use crate::contender::{Contender, Mode, OWN_THREADS, Publish, Running, Shape};
 use crate::message::{Payload, payload};
 use crate::plan::Plan;
 use crate::subscriber::Subscriber;
+
+const FOREVER: Duration = Duration::from_secs(3600);
 
 /// Where the handlers run.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -45,15 +46,7 @@ impl Publish for Publisher {
     fn publish(&mut self, numbers: Range<u64>) {
         for n in numbers {
             let topic = &self.topics[self.plan.topic(n)];
-            let mut message = self.kind.message(payload(n));
-            let backoff = Backoff::new();
-            while let Err(error) = topic.publish(message) {
-                match error {
-                    PublishError::Full(back) => message = back,
-                    error => panic!("{error}"),
-                }
-                backoff.snooze();
-            }
+            topic.publish_timeout(self.kind.message(payload(n)), FOREVER).expect("the bus is open");
         }
     }
 }

@@ -2,6 +2,8 @@
 // The summary in JSON is one large macro call.
 #![recursion_limit = "256"]
 
+mod log;
+mod output;
 mod replay;
 mod soak;
 

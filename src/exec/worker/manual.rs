@@ -59,7 +59,7 @@ impl<M: Member> Worker<M> {
                 let is_silent = |control: &Control<M>| match control {
                     Control::Retire(_) | Control::Stop => true,
                     Control::Notify(..) => !within,
-                    Control::Finish(..) | Control::Serve(_) => false,
+                    Control::Finish(..) | Control::Serve(_) | Control::Dispatch(_) => false,
                 };
                 match core.controls.front() {
                     Some((position, control)) if *position <= head && is_silent(control) => core.controls.pop_front(),

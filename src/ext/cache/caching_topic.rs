@@ -35,6 +35,9 @@ pub(super) struct Outlet {
     /// Changes made by our handler and left to other threads, minus those they announced.
     outstanding: AtomicUsize,
     refused: AtomicUsize,
+    /// Whether the bus declines the types of updates and of clears.
+    declines_updates: bool,
+    declines_clears: bool,
 }
 
 impl Outlet {
@@ -55,6 +58,9 @@ impl Outlet {
     }
 
     fn publish_update(&self, cache: &Cache, update: CacheUpdate) {
+        if self.declines_updates {
+            return;
+        }
         if self.publish(update.into_message()).is_err_and(|error| !error.is_closed()) {
             cache.0.table.losses().record();
         }
@@ -132,6 +138,9 @@ impl CachingTopic {
     /// Caches what is published on `original` from now on. The cached topic is named as in Asterisk: "cache",
     /// a number, and the name of the original topic.
     ///
+    /// If the bus declines the type of [`CacheUpdate`], the cache is kept and no update is made; if that of
+    /// [`CacheClear`], clears are not heeded.
+    ///
     /// # Errors
     /// [`SubscribeError::Closed`] after shutdown.
     #[track_caller]
@@ -160,6 +169,8 @@ impl CachingTopic {
             _forward: forward,
             outstanding: AtomicUsize::new(0),
             refused: AtomicUsize::new(0),
+            declines_updates: original.0.declines(CacheUpdate::message_type()),
+            declines_clears: original.0.declines(CacheClear::message_type()),
         });
         let handler = {
             let (cache, outlet) = (cache.clone(), Arc::clone(&outlet));
@@ -256,7 +267,11 @@ impl CachingTopic {
 
 /// Handles one message of the original topic.
 fn take(cache: &Cache, outlet: &Arc<Outlet>, message: &Message) {
-    let cleared = message.is(CacheClear::message_type()).then(|| message.payload::<CacheClear>()).flatten();
+    let is_clear = message.is(CacheClear::message_type());
+    if is_clear && outlet.declines_clears {
+        return;
+    }
+    let cleared = is_clear.then(|| message.payload::<CacheClear>()).flatten();
     let snapshot = cleared.map_or(message, CacheClear::snapshot);
     let entity = cache.entity(snapshot.eid());
     let id = (cache.0.identify)(snapshot).filter(|_| entity != Entity::Aggregate);

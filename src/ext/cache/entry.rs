@@ -78,6 +78,16 @@ impl Equivalent<CacheKey> for KeyRef<'_> {
 }
 
 /// Whose view a snapshot is.
+///
+/// # Examples
+/// ```
+/// use stasis_bus::Eid;
+/// use stasis_bus::cache::{AGGREGATE, Cache, Entity};
+/// let (here, there) = (Eid([1; 6]), Eid([2; 6]));
+/// let cache = Cache::builder().local(here).build();
+/// assert_eq!((cache.entity(None), cache.entity(Some(here))), (Entity::Local, Entity::Local));
+/// assert_eq!((cache.entity(Some(there)), cache.entity(Some(AGGREGATE))), (Entity::Remote(there), Entity::Aggregate));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Entity {
     /// This node's.

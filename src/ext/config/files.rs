@@ -10,6 +10,18 @@ const LONGEST: u64 = 4 << 20;
 
 /// Files a configuration may be read from and include: the disk, or texts in memory (a map from path to
 /// text is one).
+///
+/// # Examples
+/// ```
+/// use std::collections::BTreeMap;
+/// use std::path::PathBuf;
+/// use stasis_bus::config::Config;
+/// let files: BTreeMap<PathBuf, String> = BTreeMap::from([
+///     ("stasis.conf".into(), "[threadpool]\n#include local.conf\n".into()),
+///     ("local.conf".into(), "max_size = 9\n".into()),
+/// ]);
+/// assert_eq!(Config::load_from("stasis.conf", &files).unwrap().threadpool.max_size, 9);
+/// ```
 pub trait ConfigFiles {
     /// The content of a file.
     ///

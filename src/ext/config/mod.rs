@@ -37,7 +37,7 @@ use std::path::Path;
 
 pub use error::{ConfigError, ConfigErrors, Position, Problem};
 pub use files::{ConfigFiles, Disk};
-pub use settings::{BusSettings, Config, TaskPool, ThreadPool};
+pub use settings::{BusSettings, Config, OrOff, TaskPool, ThreadPool};
 
 impl Config {
     /// Reads a file: `.conf` as [`from_stasis_conf`](Self::from_stasis_conf), `.toml` as

@@ -1,8 +1,9 @@
 //! Sections, keys, and what their values can be: the same for both forms.
 
 use std::fmt;
+use std::time::Duration;
 
-use super::settings::Config;
+use super::settings::{Config, OrOff};
 use super::suggest::closest;
 use crate::Pinning;
 use crate::WaitStrategy;
@@ -18,7 +19,19 @@ pub(super) const MOST: u64 = i32::MAX as u64;
 /// Keys of a section.
 pub(super) fn keys(section: &str) -> &'static [&'static str] {
     match section {
-        "bus" => &["name", "lanes", "pinning", "wait", "ring_capacity", "memory_budget"],
+        "bus" => &[
+            "name",
+            "lanes",
+            "pinning",
+            "wait",
+            "ring_capacity",
+            "memory_budget",
+            "watchdog_usec",
+            "spare_threads",
+            "feedback_limit",
+            "depth_marks",
+            "age_marks_msec",
+        ],
         "threadpool" => &["initial_size", "idle_timeout_sec", "max_size"],
         "taskpool" => &["minimum_size", "initial_size", "idle_timeout_sec", "max_size"],
         "declined_message_types" => &["decline"],
@@ -91,6 +104,27 @@ pub(super) fn set(config: &mut Config, section: &str, key: &str, raw: &Raw<'_>) 
         ("bus", "lanes") => config.bus.lanes = Some(number(raw, 1, 256)? as usize),
         ("bus", "ring_capacity") => config.bus.ring_capacity = Some(number(raw, 1, 1 << 22)? as usize),
         ("bus", "memory_budget") => config.bus.memory_budget = Some(number(raw, 1, i64::MAX as u64)? as usize),
+        ("bus", "spare_threads") => config.bus.spare_threads = Some(number(raw, 0, 65535)? as usize),
+        ("bus", "watchdog_usec") => {
+            let period = or_off(raw, "a whole number from 100 to 4294967295 (microseconds)", |raw| {
+                Ok(Duration::from_micros(number(raw, 100, u32::MAX.into())?))
+            })?;
+            config.bus.watchdog = Some(period);
+        }
+        ("bus", "feedback_limit") => {
+            let limit = or_off(raw, "a whole number from 1 to 65535", |raw| Ok(number(raw, 1, 65535)? as u16))?;
+            config.bus.feedback_limit = Some(limit);
+        }
+        ("bus", "depth_marks") => {
+            let marks = or_off(raw, "a list of a low and a high number of entries, from 1", pair)?;
+            config.bus.depth_marks = Some(marks);
+        }
+        ("bus", "age_marks_msec") => {
+            let marks = or_off(raw, "a list of a low and a high age, from 1 (milliseconds)", |raw| {
+                pair(raw).map(|(low, high)| (Duration::from_millis(low), Duration::from_millis(high)))
+            })?;
+            config.bus.age_marks = Some(marks);
+        }
         ("bus", "pinning") => config.bus.pinning = Some(pinning(raw)?),
         ("bus", "wait") => config.bus.wait = Some(wait(raw)?),
         _ => return refused("nothing"),
@@ -112,6 +146,24 @@ fn number(raw: &Raw<'_>, least: u64, most: u64) -> Result<u64, Refused> {
 
 fn size(raw: &Raw<'_>) -> Result<u32, Refused> {
     Ok(number(raw, 0, MOST)? as u32)
+}
+
+/// 'off', or what `read` makes of it.
+fn or_off<T>(raw: &Raw<'_>, allowed: &str, read: impl Fn(&Raw<'_>) -> Result<T, Refused>) -> Result<OrOff<T>, Refused> {
+    let refused = |suggestion| Refused { allowed: format!("'off' or {allowed}"), suggestion };
+    match raw {
+        Raw::Text("off") => Ok(OrOff::Off),
+        Raw::Text(text) => Err(refused(closest(text, ["off"]))),
+        raw => read(raw).map(OrOff::On).map_err(|_| refused(None)),
+    }
+}
+
+/// A low mark and a high one.
+fn pair(raw: &Raw<'_>) -> Result<(u64, u64), Refused> {
+    let Raw::List(marks) = raw else { return refused("") };
+    let [low, high] = &marks[..] else { return refused("") };
+    let high = number(high, 1, u32::MAX.into())?;
+    Ok((number(low, 1, high)?, high))
 }
 
 /// A text that stays the same in both forms.

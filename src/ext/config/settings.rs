@@ -1,10 +1,13 @@
 //! What a configuration says.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::Pinning;
 use crate::WaitStrategy;
+use crate::WaterMarks;
 use crate::bus::BusBuilder;
+use crate::ext::taskprocessor::TaskPoolBuilder;
 
 /// A configuration: settings of the bus, sizes of pools, types that are not made.
 ///
@@ -44,7 +47,19 @@ impl Config {
     /// had; what it does not say stays; declined types are added.
     #[must_use]
     pub fn apply(&self, mut builder: BusBuilder) -> BusBuilder {
-        let BusSettings { name, lanes, pinning, wait, ring_capacity, memory_budget } = &self.bus;
+        let BusSettings {
+            name,
+            lanes,
+            pinning,
+            wait,
+            ring_capacity,
+            memory_budget,
+            watchdog,
+            spare_threads,
+            feedback_limit,
+            depth_marks,
+            age_marks,
+        } = &self.bus;
         if let Some(name) = name {
             builder = builder.name(name);
         }
@@ -62,6 +77,26 @@ impl Config {
         }
         if let Some(bytes) = memory_budget {
             builder = builder.memory_budget(*bytes);
+        }
+        if let Some(period) = watchdog {
+            builder = builder.watchdog(period.on());
+        }
+        if let Some(most) = spare_threads {
+            builder = builder.spare_threads(*most);
+        }
+        if let Some(limit) = feedback_limit {
+            builder = builder.feedback_limit(limit.on());
+        }
+        if depth_marks.is_some() || age_marks.is_some() {
+            let mut marks = match age_marks.map(OrOff::on) {
+                None => WaterMarks::default(),
+                Some(None) => WaterMarks::none(),
+                Some(Some((low, high))) => WaterMarks::none().age(low, high),
+            };
+            if let Some((low, high)) = depth_marks.and_then(OrOff::on) {
+                marks = marks.depth(low, high);
+            }
+            builder = builder.water_marks(marks);
         }
         self.declined_types.iter().fold(builder, |builder, name| builder.decline_type(name.as_str()))
     }
@@ -84,9 +119,49 @@ pub struct BusSettings {
     pub ring_capacity: Option<usize>,
     /// Bytes all queues may take together.
     pub memory_budget: Option<usize>,
+    /// How long a handler may keep its lane: `watchdog_usec`, from 100 us, or `"off"`.
+    pub watchdog: Option<OrOff<Duration>>,
+    /// Threads at most that take lanes over.
+    pub spare_threads: Option<usize>,
+    /// How deep publishes inside handlers may be, or `"off"`.
+    pub feedback_limit: Option<OrOff<u16>>,
+    /// Low and high number of entries at which queues recover and become congested: a list, or `"off"`. If only
+    /// one of the two kinds of marks is given, the other one is as in [`WaterMarks::default`].
+    pub depth_marks: Option<OrOff<(u64, u64)>>,
+    /// Low and high age of the oldest entry, as [`depth_marks`](Self::depth_marks): `age_marks_msec`.
+    pub age_marks: Option<OrOff<(Duration, Duration)>>,
 }
 
-/// Sizes of the pool of threads.
+/// A setting that may be `"off"`.
+///
+/// # Examples
+/// ```
+/// use stasis_bus::config::{Config, OrOff};
+/// let text = "[bus]\nfeedback_limit = 32\nwatchdog_usec = 'off'\n";
+/// let bus = Config::from_toml(text, "stasis.toml").unwrap().bus;
+/// assert_eq!((bus.feedback_limit, bus.watchdog), (Some(OrOff::On(32)), Some(OrOff::Off)));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OrOff<T> {
+    /// Off.
+    Off,
+    /// On, with this value.
+    On(T),
+}
+
+impl<T> OrOff<T> {
+    /// The value; `None` for `Off`.
+    #[must_use]
+    pub fn on(self) -> Option<T> {
+        match self {
+            Self::Off => None,
+            Self::On(value) => Some(value),
+        }
+    }
+}
+
+/// Sizes of the pool of threads: for a [`TaskPool`](crate::taskprocessor::TaskPool) of one's own. (The lanes of
+/// the bus are no pool: see [`BusSettings`].)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ThreadPool {
@@ -96,6 +171,25 @@ pub struct ThreadPool {
     pub idle_timeout_sec: u32,
     /// Most threads; 0: no limit. Default: 50, or `initial_size` if that is more.
     pub max_size: u32,
+}
+
+impl ThreadPool {
+    /// Puts the sizes into a pool in the making.
+    ///
+    /// # Examples
+    /// ```
+    /// use stasis_bus::config::Config;
+    /// use stasis_bus::taskprocessor::TaskPool;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let config = Config::from_stasis_conf("[threadpool]\ninitial_size = 3\n", "stasis.conf")?;
+    /// let pool = config.threadpool.apply(TaskPool::builder("stasis/pool")).build()?;
+    /// assert_eq!(pool.size(), 3);
+    /// # Ok(()) }
+    /// ```
+    pub fn apply(&self, builder: TaskPoolBuilder) -> TaskPoolBuilder {
+        let Self { initial_size, idle_timeout_sec, max_size } = *self;
+        TaskPool { minimum_size: 0, initial_size, idle_timeout_sec, max_size }.apply(builder)
+    }
 }
 
 impl Default for ThreadPool {
@@ -116,6 +210,18 @@ pub struct TaskPool {
     pub idle_timeout_sec: u32,
     /// Most taskprocessors; 0: no limit. Default: 50, or the larger of the other two if that is more.
     pub max_size: u32,
+}
+
+impl TaskPool {
+    /// Puts the sizes into a pool in the making, as [`ThreadPool::apply`].
+    pub fn apply(&self, builder: TaskPoolBuilder) -> TaskPoolBuilder {
+        let size = |size: u32| usize::try_from(size).unwrap_or(usize::MAX);
+        builder
+            .minimum_size(size(self.minimum_size))
+            .initial_size(size(self.initial_size))
+            .max_size(size(self.max_size))
+            .idle_timeout(Duration::from_secs(self.idle_timeout_sec.into()))
+    }
 }
 
 impl Default for TaskPool {

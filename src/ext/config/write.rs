@@ -8,7 +8,7 @@ use toml::{Table, Value};
 use super::ConfigErrors;
 use super::error::{ConfigError, Problem};
 use super::schema::WAITS;
-use super::settings::{BusSettings, Config, TaskPool, ThreadPool};
+use super::settings::{BusSettings, Config, OrOff, TaskPool, ThreadPool};
 use crate::Pinning;
 
 impl Config {
@@ -91,8 +91,20 @@ impl Config {
     }
 
     fn bus_table(&self) -> Table {
-        let BusSettings { name, lanes, pinning, wait, ring_capacity, memory_budget } = &self.bus;
-        let number = |number: usize| Value::Integer(i64::try_from(number).unwrap_or(i64::MAX));
+        let BusSettings {
+            name,
+            lanes,
+            pinning,
+            wait,
+            ring_capacity,
+            memory_budget,
+            watchdog,
+            spare_threads,
+            feedback_limit,
+            depth_marks,
+            age_marks,
+        } = &self.bus;
+        let number = |number: usize| whole(number as u128);
         let pinning = pinning.as_ref().map(|pinning| match pinning {
             Pinning::Cores => Value::from("cores"),
             Pinning::Off => Value::from("off"),
@@ -106,9 +118,30 @@ impl Config {
             ("wait", wait.map(|(name, _)| Value::from(*name))),
             ("ring_capacity", ring_capacity.map(number)),
             ("memory_budget", memory_budget.map(number)),
+            ("watchdog_usec", watchdog.map(|period| or_off(period, |period| whole(period.as_micros())))),
+            ("spare_threads", spare_threads.map(number)),
+            ("feedback_limit", feedback_limit.map(|limit| or_off(limit, |limit| whole(limit.into())))),
+            ("depth_marks", depth_marks.map(|marks| or_off(marks, |(low, high)| pair(low.into(), high.into())))),
+            (
+                "age_marks_msec",
+                age_marks.map(|marks| or_off(marks, |(low, high)| pair(low.as_millis(), high.as_millis()))),
+            ),
         ];
         entries.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
     }
+}
+
+/// What is too large for TOML is too large to be read as well.
+fn whole(number: u128) -> Value {
+    Value::Integer(i64::try_from(number).unwrap_or(i64::MAX))
+}
+
+fn pair(low: u128, high: u128) -> Value {
+    Value::Array(vec![whole(low), whole(high)])
+}
+
+fn or_off<T>(value: OrOff<T>, write: impl Fn(T) -> Value) -> Value {
+    value.on().map_or_else(|| Value::from("off"), write)
 }
 
 fn cannot(form: &str, why: &str) -> ConfigErrors {

@@ -1,4 +1,4 @@
-//! Following all states: the present ones first, then every later update.
+//! Following all states, or one: the present ones first, then every later update.
 //!
 //! ```text
 //!   follow():  subscribe to the notes ─► fence ─► snapshot ─► note "start" with it
@@ -95,6 +95,8 @@ impl<'a> StateChange<'a> {
 struct Follower<F> {
     number: u64,
     handler: F,
+    /// The one id that is followed; `None`: all.
+    only: Option<Box<str>>,
     /// Lives begun before the snapshot; `None` before it came.
     lives: Option<u64>,
     /// Life and version last seen, of ids that live.
@@ -119,6 +121,7 @@ impl<F: FnMut(&StateChange<'_>)> Follower<F> {
                 early.iter().filter_map(Message::payload::<Note>).for_each(|note| self.change(note, *lives));
             }
             (Note::Start { .. }, _) => {}
+            (Note::Update(state), None) if !self.follows(&state.id) => {}
             (_, None) => self.early.push(message.clone()),
             (note, Some(lives)) => self.change(note, lives),
         }
@@ -130,6 +133,7 @@ impl<F: FnMut(&StateChange<'_>)> Follower<F> {
     fn change(&mut self, note: &Note, lives: u64) {
         match note {
             Note::Start { .. } => {}
+            Note::Update(state) if !self.follows(&state.id) => {}
             Note::Update(state) => {
                 let is_new = match self.seen.get(&state.id) {
                     Some(&seen) => (state.life, state.version) > seen,
@@ -152,6 +156,10 @@ impl<F: FnMut(&StateChange<'_>)> Follower<F> {
         }
     }
 
+    fn follows(&self, id: &str) -> bool {
+        self.only.as_deref().is_none_or(|only| only == id)
+    }
+
     /// Calls the handler; the changes that come with this one are told even if it panics.
     fn call(&mut self, kind: StateChangeKind, state: &Present) {
         if state.version == 0 {
@@ -169,20 +177,29 @@ impl<F: FnMut(&StateChange<'_>)> Follower<F> {
     }
 }
 
-/// Subscribes a follower.
+/// Subscribes a follower of all states, or of one id.
 pub(super) fn follow(
     registry: &Arc<Registry>,
+    only: Option<&str>,
     builder: SubscriberBuilder<'_>,
     handler: impl FnMut(&StateChange<'_>) + Send + 'static,
 ) -> Result<Subscription, StateError> {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let mut follower = Follower { number, handler, lives: None, seen: HashMap::new(), early: Vec::new(), panic: None };
+    let mut follower = Follower {
+        number,
+        handler,
+        only: only.map(Into::into),
+        lives: None,
+        seen: HashMap::new(),
+        early: Vec::new(),
+        panic: None,
+    };
     let subscription =
         builder.accept(registry.note()).subscribe(move |received: &Received<'_>| follower.receive(received))?;
     // Meets the fence in `Managed::tell`.
     fence::full();
-    let (states, lives) = registry.snapshot();
+    let (states, lives) = registry.snapshot(only);
     let present = states.iter().map(|state| state.present()).collect();
     drop(states);
     match registry.tell(Note::Start { follower: number, lives, states: present }) {

@@ -254,12 +254,12 @@ impl StateManager {
     /// # Ok(()) }
     /// ```
     pub fn callback_all(&self, visit: impl FnMut(&str, Option<&Message>) -> ControlFlow<()>) {
-        Self::callback(self.registry.snapshot().0, visit);
+        Self::callback(self.registry.snapshot(None).0, visit);
     }
 
     /// As [`callback_all`](Self::callback_all), for the states that have a [`StateSubscriber`] only.
     pub fn callback_subscribed(&self, visit: impl FnMut(&str, Option<&Message>) -> ControlFlow<()>) {
-        let mut states = self.registry.snapshot().0;
+        let mut states = self.registry.snapshot(None).0;
         states.retain(|state| state.is_subscribed());
         Self::callback(states, visit);
     }
@@ -313,6 +313,48 @@ impl StateManager {
         handler: impl FnMut(&StateChange<'_>) + Send + 'static,
     ) -> Result<Subscription, StateError> {
         let builder = options(self.registry.notes().subscriber());
-        follow::follow(&self.registry, builder, handler)
+        follow::follow(&self.registry, None, builder, handler)
+    }
+
+    /// As [`follow`](Self::follow), for one id, whether it has a state yet or not: its present state if there
+    /// is one, then every later update, its removal, and the states that come after. Does not keep it alive.
+    ///
+    /// Cost: as there, but for one state at the start. A note of every update of any state is queued for the
+    /// follower: for many ids at a time follow all and tell them apart.
+    ///
+    /// # Errors
+    /// As [`follow`](Self::follow), and [`StateError::NoId`].
+    ///
+    /// # Examples
+    /// ```
+    /// # use stasis_bus::{Bus, MessageType};
+    /// use stasis_bus::state::{StateChangeKind, StateManager};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let bus = Bus::builder().lanes(1).build()?;
+    /// # let kind = MessageType::<u32>::new(&bus, "mwi_state")?;
+    /// let manager = StateManager::new(&bus, "mwi:all")?;
+    /// manager.publish_by_id("100", None, kind.message(2))?;
+    /// let (seen, changes) = std::sync::mpsc::channel();
+    /// let _lamp = manager.follow_id("100", |builder| builder, move |change| {
+    ///     seen.send((change.kind(), change.version())).unwrap();
+    /// })?;
+    /// manager.publish_by_id("200", None, kind.message(7))?;
+    /// manager.publish_by_id("100", None, kind.message(3))?;
+    /// assert_eq!(changes.recv()?, (StateChangeKind::Present, 1));
+    /// assert_eq!(changes.recv()?, (StateChangeKind::Update, 2));
+    /// # Ok(()) }
+    /// ```
+    #[track_caller]
+    pub fn follow_id(
+        &self,
+        id: &str,
+        options: impl FnOnce(SubscriberBuilder<'_>) -> SubscriberBuilder<'_>,
+        handler: impl FnMut(&StateChange<'_>) + Send + 'static,
+    ) -> Result<Subscription, StateError> {
+        if id.is_empty() {
+            return Err(StateError::NoId);
+        }
+        let builder = options(self.registry.notes().subscriber());
+        follow::follow(&self.registry, Some(id), builder, handler)
     }
 }

@@ -124,10 +124,13 @@ impl Registry {
         drop(lives);
     }
 
-    /// The living states, and the number of lives begun so far.
-    pub(super) fn snapshot(&self) -> (Vec<Arc<Managed>>, u64) {
+    /// The living states, or the one of this id, and the number of lives begun so far.
+    pub(super) fn snapshot(&self, only: Option<&str>) -> (Vec<Arc<Managed>>, u64) {
         let lives = lock(&self.lives);
-        let states = self.states.values().iter().filter_map(|state| state.upgrade()).collect();
+        let states = match only {
+            Some(id) => self.find(id).into_iter().collect(),
+            None => self.states.values().iter().filter_map(|state| state.upgrade()).collect(),
+        };
         (states, *lives)
     }
 

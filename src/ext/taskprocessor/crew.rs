@@ -7,14 +7,14 @@
 //! ```
 //!
 //! Nothing is ever given to a busy worker, so a task waits only while all workers are busy and the pool
-//! may not grow.
+//! may not grow. Workers told to leave are not counted on: a push keeps one of them if it would otherwise start one.
 //!
 //! Guarantees: each task is taken once, oldest first; a task that can be taken is (no lost wake-up). One
 //! short lock, nothing foreign runs under it. Models: `loom-tests/tests/task_pool.rs`.
 
 use std::collections::VecDeque;
 use std::sync::PoisonError;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::sync::{Condvar, Mutex, MutexGuard, lock};
 
@@ -44,11 +44,67 @@ struct State<T> {
     workers: usize,
     /// In `take`, waiting. One that is woken counts until it has the lock again.
     idle: usize,
-    /// Counted as workers, not yet in `take` for the first time.
+    /// Counted as workers, not yet arrived.
     starting: usize,
-    /// How many have to leave.
-    surplus: usize,
+    /// How many of those idle or starting have to leave.
+    free_surplus: usize,
+    /// How many of the busy ones have to leave, when done.
+    busy_surplus: usize,
+    /// Since when `least_idle` is counted.
+    since: Instant,
+    /// Fewest that were idle since then whenever a task was taken.
+    least_idle: usize,
     is_closed: bool,
+}
+
+impl<T> State<T> {
+    /// Idle or starting.
+    fn free(&self) -> usize {
+        self.idle + self.starting
+    }
+
+    /// Workers that are not to leave.
+    fn staying(&self) -> usize {
+        self.workers - self.free_surplus - self.busy_surplus
+    }
+
+    /// Tasks wait for which no worker is idle or on its way.
+    fn is_short(&self) -> bool {
+        self.tasks.len() > self.free() - self.free_surplus
+    }
+
+    /// Whether one more worker than needed has been there for this long: so it does not matter in which order idle
+    /// ones are woken.
+    fn is_spare(&mut self, limit: Duration) -> bool {
+        if self.since.elapsed() < limit {
+            return false;
+        }
+        if self.least_idle > 0 {
+            self.least_idle -= 1;
+            return true;
+        }
+        (self.since, self.least_idle) = (Instant::now(), self.idle);
+        false
+    }
+
+    /// So many more workers, `maximum` at most: those about to leave stay, the rest is to be started.
+    fn grow(&mut self, wanted: usize, maximum: usize) -> usize {
+        let kept = self.free_surplus.min(wanted);
+        self.free_surplus -= kept;
+        let start = (wanted - kept).min(maximum.saturating_sub(self.workers));
+        self.busy_surplus -= self.busy_surplus.min(wanted - kept - start);
+        self.workers += start;
+        self.starting += start;
+        start
+    }
+}
+
+/// Where a worker comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum From {
+    Task,
+    /// It was idle or starting.
+    Free,
 }
 
 /// What a worker does next.
@@ -82,7 +138,17 @@ fn ignore_poison<G>(waited: Result<G, PoisonError<G>>) -> G {
 
 impl<T> Crew<T> {
     pub(crate) fn new(limits: Limits) -> Self {
-        let state = State { tasks: VecDeque::new(), workers: 0, idle: 0, starting: 0, surplus: 0, is_closed: false };
+        let state = State {
+            tasks: VecDeque::new(),
+            workers: 0,
+            idle: 0,
+            starting: 0,
+            free_surplus: 0,
+            busy_surplus: 0,
+            since: Instant::now(),
+            least_idle: 0,
+            is_closed: false,
+        };
         Self { state: Mutex::new(state), limits, work: Condvar::new(), left: Condvar::new() }
     }
 
@@ -94,25 +160,24 @@ impl<T> Crew<T> {
         }
         let was_empty = state.tasks.is_empty();
         state.tasks.push_back(task);
-        let start = if state.tasks.len() > state.idle + state.starting {
-            let room = self.limits.maximum.saturating_sub(state.workers);
+        let start = if state.is_short() {
             // A closed pool keeps its promises with one worker if it has none.
-            let wanted = if state.is_closed { usize::from(state.workers == 0) } else { self.limits.increment };
-            wanted.min(room)
+            let wanted = if state.is_closed { usize::from(state.staying() == 0) } else { self.limits.increment };
+            state.grow(wanted, self.limits.maximum)
         } else {
             0
         };
-        state.workers += start;
-        state.starting += start;
         if state.idle > 0 {
             self.work.notify_one();
         }
         Ok(Pushed { was_empty, start })
     }
 
-    /// A worker that was to be started arrives in its thread.
-    pub(crate) fn arrive(&self) {
-        lock(&self.state).starting -= 1;
+    /// A worker that was to be started arrives in its thread: what it does first, if that is known.
+    pub(crate) fn arrive(&self) -> Option<Take<T>> {
+        let mut state = lock(&self.state);
+        state.starting -= 1;
+        self.look(state, From::Free, false).ok()
     }
 
     /// A worker could not be started.
@@ -120,23 +185,27 @@ impl<T> Crew<T> {
         let mut state = lock(&self.state);
         state.starting -= 1;
         state.workers -= 1;
-        state.surplus = state.surplus.min(state.workers);
+        state.free_surplus = state.free_surplus.min(state.free());
         drop(state);
         self.left.notify_all();
     }
 
-    /// What a worker does next if that is known without waiting. `Leave`: it is no longer counted.
+    /// What a worker that has done its task does next if that is known without waiting. `Leave`: it is no longer counted.
     pub(crate) fn try_take(&self) -> Option<Take<T>> {
-        self.look(lock(&self.state), false).ok()
+        self.look(lock(&self.state), From::Task, false).ok()
     }
 
-    /// As [`try_take`](Self::try_take), waited for; who waits for `idle_timeout` leaves unless the minimum would
-    /// not be kept.
+    /// As [`try_take`](Self::try_take), waited for; who waits for `idle_timeout`, or was not needed for so long,
+    /// leaves unless the minimum would not be kept.
     pub(crate) fn take(&self, idle_timeout: Option<Duration>) -> Take<T> {
         let mut state = lock(&self.state);
-        let mut idled_out = false;
+        let may_leave = state.workers > self.limits.minimum && state.tasks.is_empty() && state.busy_surplus == 0;
+        if may_leave && idle_timeout.is_some_and(|limit| state.is_spare(limit)) {
+            return self.leave(state);
+        }
+        let (mut from, mut idled_out) = (From::Task, false);
         loop {
-            state = match self.look(state, idled_out) {
+            state = match self.look(state, from, idled_out) {
                 Ok(next) => return next,
                 Err(state) => state,
             };
@@ -149,19 +218,24 @@ impl<T> Crew<T> {
                 None => (ignore_poison(self.work.wait(state)), false),
             };
             state.idle -= 1;
+            from = From::Free;
         }
     }
 
     fn look<'a>(
         &self,
         mut state: MutexGuard<'a, State<T>>,
+        from: From,
         idled_out: bool,
     ) -> Result<Take<T>, MutexGuard<'a, State<T>>> {
-        if state.surplus > 0 {
-            state.surplus -= 1;
+        let State { free_surplus, busy_surplus, .. } = &mut *state;
+        let surplus = if from == From::Free { free_surplus } else { busy_surplus };
+        if *surplus > 0 {
+            *surplus -= 1;
             return Ok(self.leave(state));
         }
         if let Some(task) = state.tasks.pop_front() {
+            state.least_idle = state.least_idle.min(state.idle);
             return Ok(Take::Task(task));
         }
         if state.is_closed || idled_out && state.workers > self.limits.minimum {
@@ -177,23 +251,25 @@ impl<T> Crew<T> {
         Take::Leave
     }
 
-    /// Sets the number of workers, within the maximum. Returns how many to start; too many leave when idle or done.
+    /// Sets the number of workers, within the maximum. Returns how many to start; too many leave when idle or done,
+    /// but for one while tasks wait in a pool that would start one for them.
     pub(crate) fn resize(&self, size: usize) -> usize {
         let mut state = lock(&self.state);
         if state.is_closed {
             return 0;
         }
-        let size = size.min(self.limits.maximum);
-        let staying = state.workers - state.surplus;
+        let least = usize::from(self.limits.increment > 0 && !state.tasks.is_empty());
+        let size = size.max(least).min(self.limits.maximum);
+        let staying = state.staying();
         if size >= staying {
-            let kept = state.surplus.min(size - staying);
-            state.surplus -= kept;
-            let start = size - staying - kept;
-            state.workers += start;
-            state.starting += start;
-            return start;
+            let kept = state.busy_surplus.min(size - staying);
+            state.busy_surplus -= kept;
+            return state.grow(size - staying - kept, usize::MAX);
         }
-        state.surplus += staying - size;
+        let leaving = staying - size;
+        let free = leaving.min(state.free() - state.free_surplus);
+        state.free_surplus += free;
+        state.busy_surplus += leaving - free;
         drop(state);
         // All: one woken for a task later could leave instead of taking it.
         self.work.notify_all();
@@ -205,10 +281,8 @@ impl<T> Crew<T> {
     pub(crate) fn close(&self) -> usize {
         let mut state = lock(&self.state);
         state.is_closed = true;
-        let staying = state.workers - state.surplus;
-        let start = usize::from(staying == 0 && !state.tasks.is_empty());
-        state.workers += start;
-        state.starting += start;
+        let wanted = usize::from(state.staying() == 0 && !state.tasks.is_empty());
+        let start = state.grow(wanted, usize::MAX);
         drop(state);
         self.work.notify_all();
         start
@@ -220,7 +294,7 @@ impl<T> Crew<T> {
 
     pub(crate) fn count(&self) -> Count {
         let state = lock(&self.state);
-        let idle = state.idle + state.starting;
+        let idle = state.free();
         Count { workers: state.workers, idle, active: state.workers - idle, waiting: state.tasks.len() }
     }
 

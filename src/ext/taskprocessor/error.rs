@@ -6,6 +6,17 @@ use std::time::Duration;
 use super::task::Task;
 
 /// A task was not taken, and here it is again.
+///
+/// # Examples
+/// ```
+/// use stasis_bus::taskprocessor::Taskprocessors;
+/// let writer = Taskprocessors::new().get("cdr/writer").unwrap();
+/// writer.end();
+/// match writer.push(|| println!("written after all")) {
+///     Err(error) if error.is_ended() => error.into_task().run(),
+///     other => panic!("{other:?}"),
+/// }
+/// ```
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum PushError {
@@ -161,6 +172,15 @@ impl fmt::Display for Unfinished {
 }
 
 /// Waiting for an end came to nothing. What was begun (a shutdown) goes on.
+///
+/// # Examples
+/// ```
+/// use stasis_bus::taskprocessor::{EndError, Taskprocessors};
+/// use std::time::Duration;
+/// let writer = Taskprocessors::new().get("cdr/writer").unwrap();
+/// let late = writer.join(Duration::ZERO).unwrap_err(); // nobody has ended it
+/// assert!(matches!(&late, EndError::Timeout(_)) && late.unfinished()[0].name == "cdr/writer");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EndError {

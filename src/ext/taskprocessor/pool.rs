@@ -38,7 +38,23 @@ pub(super) fn worker_of() -> u64 {
 }
 
 /// Learns what happens in a pool. Callbacks come on any thread, also at the same time; no lock is held; a
-/// panic is contained. They come while the pool has a handle (`shutdown`: always). Growing a pool oneself: `auto_increment(0)` and [`TaskPool::set_size`] in `task_pushed`.
+/// panic is contained. They come while the pool has a handle (`shutdown`: always).
+///
+/// # Examples
+/// Growing a pool oneself:
+/// ```
+/// use stasis_bus::taskprocessor::{PoolListener, TaskPool};
+/// struct Grow;
+/// impl PoolListener for Grow {
+///     fn task_pushed(&self, pool: &TaskPool, _was_empty: bool) {
+///         if pool.idle() == 0 && pool.size() < 4 {
+///             let _ = pool.set_size(pool.size() + 1);
+///         }
+///     }
+/// }
+/// let pool = TaskPool::builder("lookup").auto_increment(0).listener(Grow).build().unwrap();
+/// assert_eq!(pool.push_wait(|| 6 * 7).unwrap(), 42);
+/// ```
 pub trait PoolListener: Send + Sync + 'static {
     /// A thread became active or idle, began or left. The numbers are a moment's view.
     fn state_changed(&self, pool: &TaskPool, active: usize, idle: usize) {
@@ -116,7 +132,8 @@ impl TaskPoolBuilder {
         self
     }
 
-    /// How long a thread idles before it leaves; zero: for ever. Default: 60 s.
+    /// How long a thread idles before it leaves; zero: for ever. Default: 60 s. Where threads take turns, so that
+    /// each is used now and then: for how long one more than needed was there.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.idle_timeout = (!timeout.is_zero()).then_some(timeout);
         self
@@ -246,19 +263,20 @@ impl Inner {
         if let Some(call) = &self.thread_start {
             quietly(|| call());
         }
-        self.crew.arrive();
+        let mut next = self.crew.arrive();
         loop {
-            let next = self.crew.try_take().unwrap_or_else(|| {
+            let take = next.unwrap_or_else(|| {
                 self.tell_state();
                 self.crew.take(self.idle_timeout)
             });
-            match next {
+            match take {
                 Take::Task(task) => {
                     self.tell_state();
                     self.run(task, number);
                 }
                 Take::Leave => break,
             }
+            next = self.crew.try_take();
         }
         if let Some(call) = &self.thread_end {
             quietly(|| call());
@@ -456,8 +474,9 @@ impl TaskPool {
         }
     }
 
-    /// Sets the number of threads, the maximum at most. Threads that are too many leave when their task is
-    /// done. Afterwards the pool grows and idles out as before.
+    /// Sets the number of threads, the maximum at most. Threads that are too many leave, idle ones first, busy
+    /// ones when their task is done; while tasks wait, one stays (unless `auto_increment` is 0). Afterwards the
+    /// pool grows and idles out as before.
     ///
     /// # Errors
     /// [`CreateError::Thread`] if the system refuses one.

@@ -19,6 +19,16 @@ type Local = Option<Arc<dyn Any + Send + Sync>>;
 
 /// The value that tasks of a taskprocessor share, as
 /// [`Taskprocessor::push_local`](super::Taskprocessor::push_local) hands it over.
+///
+/// # Examples
+/// ```
+/// use stasis_bus::taskprocessor::Taskprocessors;
+/// let writer = Taskprocessors::new().get("cdr/writer").unwrap();
+/// writer.set_local(String::from("/var/log/cdr"));
+/// let (tell, told) = std::sync::mpsc::channel();
+/// writer.push_local(move |local| tell.send(local.get::<String>().cloned()).unwrap()).unwrap();
+/// assert_eq!(told.recv().unwrap().as_deref(), Some("/var/log/cdr"));
+/// ```
 #[derive(Clone, Default)]
 pub struct LocalData(pub(super) Local);
 

@@ -11,7 +11,8 @@ use std::sync::Arc;
 /// What a callback is for.
 #[derive(Debug, Clone, Copy)]
 enum Reason {
-    Message(PublishId),
+    /// The how-manieth delivery of which publish.
+    Message(PublishId, usize),
     Final,
 }
 
@@ -32,6 +33,8 @@ enum Frame {
         nested: i64,
         context: Option<ContextId>,
         during: Option<OperationId>,
+        /// The subscription is direct and in a callback already, further out.
+        again: bool,
     },
 }
 
@@ -54,8 +57,8 @@ struct Builder<'t> {
     space: CounterSpace,
     /// How often each counter has moved by the operations so far.
     moved: Vec<u32>,
-    /// Last topic of each name.
-    names: HashMap<&'t str, u32>,
+    /// Last topic of each name, and whether it is gone.
+    names: HashMap<&'t str, (u32, bool)>,
 }
 
 impl Plan {
@@ -67,6 +70,9 @@ impl Plan {
             contexts: Vec::new(),
             publishes: Vec::with_capacity(trace.messages.bound()),
             finals: vec![None; trace.subscriptions.bound()],
+            renamed: HashMap::new(),
+            changes: HashMap::new(),
+            changes_act: false,
             joined: vec![false; trace.subscriptions.bound()],
             expected: vec![0; trace.subscriptions.bound()],
             main_thread: trace.records.first().map_or(1, |record| record.thread),
@@ -89,6 +95,7 @@ impl Plan {
         }
         builder.close();
         let mut plan = builder.plan;
+        plan.changes_act = plan.changes.values().any(|&publish| plan.publishes[publish as usize].has_callbacks);
         plan.asides.unpublished = (trace.messages.len() as u64).saturating_sub(distinct_messages(&plan));
         plan
     }
@@ -112,7 +119,15 @@ impl<'t> Builder<'t> {
             Op::TypeFreed { ty } => drop(self.add(record, Action::DropType { ty })),
             Op::Topic { topic } => drop(self.add(record, Action::CreateTopic { topic })),
             Op::TopicAgain { topic } => drop(self.add(record, Action::LookUp { topic })),
-            Op::TopicFreed { topic } => drop(self.add(record, Action::DropTopic { topic })),
+            Op::TopicFreed { topic } => {
+                self.add(record, Action::DropTopic { topic });
+                let name = self.trace.topics.get(topic).map_or("", |info| &info.name);
+                if let Some((last, gone)) = self.names.get_mut(name)
+                    && *last == topic
+                {
+                    *gone = true;
+                }
+            }
             Op::Pool { .. } => self.plan.asides.pools += 1,
             Op::PoolGet { topic, existed: true, .. } => drop(self.add(record, Action::LookUp { topic })),
             Op::PoolGet { .. } => self.plan.asides.pool_creates += 1,
@@ -136,6 +151,9 @@ impl<'t> Builder<'t> {
                     self.plan.operations[operation as usize].done_line = record.line;
                 }
             }
+            // Nothing comes of a filter that changes after the end.
+            Op::Accept { sub, .. } | Op::Decline { sub, .. } | Op::Mode { sub, .. } | Op::Formatters { sub, .. }
+                if self.has_ended(sub) => {}
             Op::Accept { sub, ty } => drop(self.add(record, Action::Accept { sub, ty })),
             Op::Decline { sub, ty } => drop(self.add(record, Action::Decline { sub, ty })),
             Op::Mode { sub, mode } => drop(self.add(record, Action::Mode { sub, mode })),
@@ -176,16 +194,29 @@ impl<'t> Builder<'t> {
         self.threads.entry(thread).or_default()
     }
 
+    /// Whether a line before has unsubscribed it.
+    fn has_ended(&self, sub: u32) -> bool {
+        self.count(Counter::SubscriptionEnded(sub)) > 0
+    }
+
     fn publish(&mut self, record: &Record, topic: u32, message: u32, listed: u32, sync: u32) {
+        // Nobody waits for one that has ended.
+        let sync = if sync != 0 && self.has_ended(sync) { 0 } else { sync };
         let publish = self.plan.publishes.len() as PublishId;
         let ty = self.trace.type_of(message);
         let change = if self.trace.is_change(ty) { self.thread(record.thread).change.take() } else { None };
+        match change {
+            Some((_, Origin::Subscribed(sub))) => drop(self.plan.changes.insert((true, sub), publish)),
+            Some((_, Origin::Unsubscribed(sub))) => drop(self.plan.changes.insert((false, sub), publish)),
+            _ => {}
+        }
         let thread = self.thread(record.thread);
         let sequence = thread.publishes;
         thread.publishes += 1;
         self.plan.publishes.push(Publish {
             operation: change.map_or(0, |(operation, _)| operation),
             line: record.line,
+            end_line: record.line,
             thread: record.thread,
             sequence,
             topic,
@@ -213,8 +244,9 @@ impl<'t> Builder<'t> {
         let delivery = Delivery { sub, busy: 0, callback: None };
         match self.thread(thread).frames.last() {
             Some(&Frame::Publish { publish, .. }) if !is_final => {
-                self.plan.publishes[publish as usize].recorded.push(delivery);
-                Reason::Message(publish)
+                let recorded = &mut self.plan.publishes[publish as usize].recorded;
+                recorded.push(delivery);
+                Reason::Message(publish, recorded.len() - 1)
             }
             _ => {
                 self.plan.finals[sub as usize] = Some(delivery);
@@ -239,31 +271,30 @@ impl<'t> Builder<'t> {
             };
             let wait = (record.at - since).max(0) as u64;
             if kind == Kind::Pool { &mut self.plan.pool_wait } else { &mut self.plan.mailbox_wait }.push(wait);
-            let awaited = match reason {
-                Reason::Message(publish) => Some(&self.plan.publishes[publish as usize]),
-                Reason::Final => None,
-            };
-            let during = awaited
-                .filter(|publish| publish.sync == sub)
-                .map(|publish| self.plan.operations[publish.operation as usize].root);
-            (reason, during)
+            (reason, None)
         };
-        let frame = Frame::Callback { sub, reason, began: record.at, nested: 0, context: None, during };
+        // Here such a message comes when the handler has returned; what it leads to is made where it was made.
+        let is_same = |frame: &Frame| matches!(frame, Frame::Callback { sub: outer, .. } if *outer == sub);
+        let again = during.is_some() && self.thread(record.thread).frames.iter().any(is_same);
+        let frame = Frame::Callback { sub, reason, began: record.at, nested: 0, context: None, during, again };
         self.thread(record.thread).frames.push(frame);
     }
 
     /// The innermost frame of a thread ends; its time is not time of the callback around it.
     fn leave(&mut self, record: &Record) {
         let Some(frame) = self.thread(record.thread).frames.pop() else { return };
+        if let Frame::Publish { publish, .. } = frame {
+            self.plan.publishes[publish as usize].end_line = record.line;
+        }
         let began = match frame {
             Frame::Publish { began, .. } | Frame::Unsubscribe { began, .. } => began,
             Frame::Callback { sub, reason, began, nested, context, .. } => {
                 let busy = (record.at - began - nested).clamp(0, i64::from(u32::MAX)) as u32;
                 let delivery = match reason {
-                    Reason::Message(publish) => {
+                    Reason::Message(publish, place) => {
                         let publish = &mut self.plan.publishes[publish as usize];
                         publish.has_callbacks |= context.is_some();
-                        publish.recorded.iter_mut().find(|delivery| delivery.sub == sub)
+                        publish.recorded.get_mut(place)
                     }
                     Reason::Final => self.plan.finals[sub as usize].as_mut(),
                 };
@@ -283,13 +314,35 @@ impl<'t> Builder<'t> {
         }
     }
 
+    /// How many frames of a thread may be around an action. What is done to a subscription by direct handlers that
+    /// hear of its beginning is done when subscribing has returned: there is no handle before.
+    fn outside(&self, thread: u32, action: Action) -> usize {
+        let frames = self.threads.get(&thread).map_or(&[][..], |thread| &thread.frames);
+        let own = match action {
+            Action::Unsubscribe { sub }
+            | Action::Accept { sub, .. }
+            | Action::Decline { sub, .. }
+            | Action::Mode { sub, .. }
+            | Action::Formatters { sub, .. } => sub,
+            _ => return frames.len(),
+        };
+        let hears_of_it = |frame: &Frame| match *frame {
+            Frame::Callback { reason: Reason::Message(publish, _), during: Some(_), .. } => {
+                self.plan.publishes[publish as usize].origin == Origin::Subscribed(own)
+            }
+            _ => false,
+        };
+        frames.iter().position(hears_of_it).unwrap_or(frames.len())
+    }
+
     /// Adds an operation to the context its thread is in.
     fn add(&mut self, record: &Record, action: Action) -> OperationId {
         let id = self.plan.operations.len() as OperationId;
+        let outside = self.outside(record.thread, action);
         let contexts = &mut self.plan.contexts;
         let thread = self.threads.entry(record.thread).or_default();
-        let innermost = thread.frames.iter_mut().rev().find_map(|frame| match frame {
-            Frame::Callback { sub, context, during, .. } => Some((*sub, context, *during)),
+        let innermost = thread.frames[..outside].iter_mut().rev().find_map(|frame| match frame {
+            Frame::Callback { sub, context, during, again: false, .. } => Some((*sub, context, *during)),
             _ => None,
         });
         let (slot, owner, root) = match innermost {
@@ -317,10 +370,14 @@ impl<'t> Builder<'t> {
             operation.needs.push((Counter::Main, self.count(Counter::Main)));
         }
         if let Action::CreateTopic { topic } = action {
-            // The same name means the same topic: the one before must be gone, if it was then.
+            // Here the same name means the same topic: the one before must be gone. If it is not in the recording
+            // (its line may come a moment late), the new one is made under another name.
             let name = self.trace.topics.get(topic).map_or("", |info| &info.name);
-            let before = self.names.insert(name, topic).map(Counter::TopicGone);
-            operation.needs.extend(before.map(|gone| (gone, self.count(gone))));
+            match self.names.insert(name, (topic, false)) {
+                Some((before, true)) => operation.needs.push((Counter::TopicGone(before), 1)),
+                Some((_, false)) => drop(self.plan.renamed.insert(topic, format!("{name} (topic {topic})"))),
+                None => {}
+            }
         }
         operation.needs.retain(|&(_, at_least)| at_least > 0);
         for counter in self.plan.moves(&operation).iter() {

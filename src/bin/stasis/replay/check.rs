@@ -8,7 +8,7 @@ use std::collections::HashMap;
 #[derive(Debug)]
 enum Frame {
     Publish { topic: u32, message: u32, line: u32 },
-    Callback { sub: u32, message: u32, line: u32, change: bool },
+    Callback { sub: u32, message: u32, line: u32 },
     Unsubscribe { sub: u32, line: u32 },
 }
 
@@ -85,7 +85,7 @@ impl Checker {
             Op::Subscribe { sub } => {
                 self.topic(trace, trace.subscriptions.get(sub).map_or(0, |info| info.topic))?;
                 self.thread(thread).awaits_change = true;
-                self.operation(thread)
+                Ok(())
             }
             Op::Listed { sub, topic, .. } => {
                 known(trace.subscriptions.get(sub), "subscription", sub)?;
@@ -94,7 +94,6 @@ impl Checker {
             Op::Unsubscribe { sub } => {
                 self.subscription(trace, sub)?;
                 self.subscriptions.end("subscription", sub, line)?;
-                self.operation(thread)?;
                 let thread = self.thread(thread);
                 thread.awaits_change = true;
                 thread.frames.push(Frame::Unsubscribe { sub, line });
@@ -108,20 +107,21 @@ impl Checker {
                 known(trace.subscriptions.get(sub), "subscription", sub)
             }
             Op::Accept { sub, ty } | Op::Decline { sub, ty } => {
-                self.subscription(trace, sub)?;
+                known(trace.subscriptions.get(sub), "subscription", sub)?;
                 if ty == 0 { Ok(()) } else { known(trace.types.get(ty), "type", ty) }
             }
-            Op::Mode { sub, .. } | Op::Formatters { sub, .. } => self.subscription(trace, sub),
+            // A filter may change after the end, by somebody who has not heard of it.
+            Op::Mode { sub, .. } | Op::Formatters { sub, .. } => {
+                known(trace.subscriptions.get(sub), "subscription", sub)
+            }
             Op::Forward { forward } => {
                 let info = known_value(trace.forwards.get(forward), "forward", forward)?;
                 self.topic(trace, info.from)?;
-                self.topic(trace, info.to)?;
-                self.operation(thread)
+                self.topic(trace, info.to)
             }
             Op::Cancel { forward } => {
                 known(trace.forwards.get(forward), "forward", forward)?;
-                self.forwards.end("forward", forward, line)?;
-                self.operation(thread)
+                self.forwards.end("forward", forward, line)
             }
             Op::Message { ty, .. } => known(trace.types.get(ty), "type", ty),
             Op::MessageFreed { message } => known(trace.messages.get(message), "message", message),
@@ -129,7 +129,7 @@ impl Checker {
                 self.topic(trace, topic)?;
                 known(trace.messages.get(message), "message", message)?;
                 if sync != 0 {
-                    self.subscription(trace, sync)?;
+                    known(trace.subscriptions.get(sync), "subscription", sync)?;
                 }
                 let ty = trace.type_of(message);
                 let thread_state = self.thread(thread);
@@ -139,7 +139,6 @@ impl Checker {
                     }
                 } else {
                     self.types.alive("type", ty)?;
-                    self.operation(thread)?;
                 }
                 if listed > 0 {
                     self.thread(thread).frames.push(Frame::Publish { topic, message, line });
@@ -166,8 +165,7 @@ impl Checker {
                 } else {
                     self.begun(sub, message)?;
                 }
-                let change = trace.is_change(trace.type_of(message)) && !is_final;
-                self.thread(thread).frames.push(Frame::Callback { sub, message, line, change });
+                self.thread(thread).frames.push(Frame::Callback { sub, message, line });
                 Ok(())
             }
             Op::End { sub, message } => match self.thread(thread).frames.pop() {
@@ -209,19 +207,6 @@ impl Checker {
 
     fn thread(&mut self, thread: u32) -> &mut Thread {
         self.threads.entry(thread).or_default()
-    }
-
-    /// An operation inside a callback is replayed from that callback; for a subscription change
-    /// this is only possible if it is the final message.
-    fn operation(&mut self, thread: u32) -> Result<(), Cause> {
-        let innermost = self.thread(thread).frames.iter().rev().find_map(|frame| match *frame {
-            Frame::Callback { sub, message, change, .. } => Some((sub, message, change)),
-            _ => None,
-        });
-        match innermost {
-            Some((sub, message, true)) => Err(Cause::OperationsInChange { sub, message }),
-            _ => Ok(()),
-        }
     }
 
     /// A queue entry or direct call must belong to the publish or the unsubscribe around it.

@@ -1,7 +1,8 @@
 //! Bytes of a trace: from a file, standard input or the program itself, unpacked by what they
 //! begin with (zstd, xz or plain text), whatever the name says.
 
-use std::io::{Cursor, Read};
+use lzma_rust2::XzReader;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// The trace inside the program, replayed when none is given.
@@ -12,6 +13,8 @@ const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 const XZ: &[u8] = &[0xfd, b'7', b'z', b'X', b'Z', 0];
 /// The recordings are packed with a window of up to 128 MB.
 const ZSTD_WINDOW_LOG: u32 = 27;
+/// Enough for what `xz -9` packs (64 MB), so that a damaged header does not ask for gigabytes.
+const XZ_MEMORY_KB: u32 = 256 << 10;
 
 /// Where a trace comes from.
 #[derive(Debug, Clone)]
@@ -28,9 +31,9 @@ pub(crate) enum InputError {
     )]
     Read { name: String, error: std::io::Error },
     #[error(
-        "{name}: the {packing} data are damaged or cut short: {cause}\n  take the file again from where it came (git checkout traces/)"
+        "{name}: line {line}: here, or within one packed block behind it, the {packing} data are damaged or cut short: {cause}\n  take the file again from where it came (git checkout traces/)"
     )]
-    Unpack { name: String, packing: &'static str, cause: String },
+    Unpack { name: String, line: usize, packing: &'static str, cause: String },
 }
 
 impl Source {
@@ -64,13 +67,17 @@ impl Source {
     fn unpack(&self, raw: &[u8]) -> Result<Vec<u8>, InputError> {
         let mut text = Vec::with_capacity(raw.len() * 12);
         let (packing, done) = if raw.starts_with(XZ) {
-            ("xz", lzma_rs::xz_decompress(&mut Cursor::new(raw), &mut text).map_err(|error| format!("{error:?}")))
+            ("xz", XzReader::new_mem_limit(raw, true, XZ_MEMORY_KB).read_to_end(&mut text).map(drop))
         } else {
-            ("zstd", unzstd(raw, &mut text).map_err(|error| error.to_string()))
+            ("zstd", unzstd(raw, &mut text))
         };
         match done {
             Ok(()) => Ok(text),
-            Err(cause) => Err(InputError::Unpack { name: self.name(), packing, cause }),
+            Err(cause) => {
+                // Both hand out what comes before the damaged block.
+                let line = text.iter().filter(|&&byte| byte == b'\n').count() + 1;
+                Err(InputError::Unpack { name: self.name(), line, packing, cause: cause.to_string() })
+            }
         }
     }
 }

@@ -44,7 +44,7 @@ pub(crate) fn of(report: &Report) -> Value {
         "leaked": found.leaked,
         "miscounted": found.miscounted,
         "disagreeing": found.disagreeing,
-        "explained": { "half_way": found.half_way, "moved": found.moved },
+        "explained": { "half_way": found.half_way, "moved": found.moved, "once": found.once },
         "skipped_finals": report.skipped_finals(),
         "compared": found.compared,
         "ambiguous": found.ambiguous,

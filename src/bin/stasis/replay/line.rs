@@ -7,6 +7,7 @@ use std::fmt;
 
 /// A line as JSON gives it.
 #[derive(Debug, serde::Deserialize)]
+#[serde(expecting = "an object")]
 pub(crate) struct Line<'a> {
     #[serde(rename = "d")]
     since: i64,
@@ -75,7 +76,11 @@ impl<'de: 'a, 'a> Deserialize<'de> for Value<'a> {
 
 impl<'a> Line<'a> {
     pub(crate) fn parse(raw: &'a [u8]) -> Result<Self, Cause> {
-        serde_json::from_slice(raw).map_err(|error| Cause::Json(error.to_string()))
+        serde_json::from_slice(raw).map_err(|error| {
+            // Its line is always the first: each line is read by itself.
+            let text = error.to_string().replace(" at line 1 column ", ", at column ");
+            if error.is_data() { Cause::Value(text) } else { Cause::Json(text) }
+        })
     }
 
     /// The time of this line, if the one before was at `last`; refused if it is farther from the start than any
@@ -141,14 +146,18 @@ impl<'a> Line<'a> {
                 Op::Mode { sub: self.sub()?, mode }
             }
             "ff" => Op::Formatters { sub: self.sub()?, bits: self.need(self.v, "v")? },
-            "f" => {
+            // A forward to itself has no effect, but if it has a number it may be cancelled.
+            "f" | "fs" if self.forward.is_some() || *self.o == *"f" => {
                 let forward = self.need(self.forward, "F")?;
-                let info = ForwardInfo { from: self.need(self.a_topic, "A")?, to: self.need(self.b_topic, "B")? };
+                let info = match *self.o == *"fs" {
+                    true => ForwardInfo { from: self.itself()?, to: self.itself()? },
+                    false => ForwardInfo { from: self.need(self.a_topic, "A")?, to: self.need(self.b_topic, "B")? },
+                };
                 entered(trace.forwards.enter(forward, info), "forward", forward)?;
                 Op::Forward { forward }
             }
             "fc" => Op::Cancel { forward: self.need(self.forward, "F")? },
-            "fs" => Op::SelfForward { topic: self.need(self.a_topic.or(self.topic), "A")? },
+            "fs" => Op::SelfForward { topic: self.itself()? },
             "m" => {
                 let (message, ty) = (self.message()?, self.need(self.y, "y")?);
                 entered(trace.messages.enter(message, ty), "message", message)?;
@@ -212,6 +221,11 @@ impl<'a> Line<'a> {
 
     fn topic(&self) -> Result<u32, Cause> {
         self.need(self.topic, "T")
+    }
+
+    /// The topic that is forwarded to itself.
+    fn itself(&self) -> Result<u32, Cause> {
+        self.need(self.a_topic.or(self.b_topic).or(self.topic), "A")
     }
 
     fn sub(&self) -> Result<u32, Cause> {

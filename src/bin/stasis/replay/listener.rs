@@ -74,17 +74,35 @@ impl Listener {
         Listener { stage, sub, log: Vec::with_capacity(expected + expected / 4 + 16) }
     }
 
-    /// What the original did with this message, if it got it.
-    fn recorded(&self, key: Key) -> Option<Delivery> {
-        let plan = &self.stage.plan;
-        match key {
-            Key::Publish(publish) => {
-                let publish = &plan.publishes[publish as usize];
-                let wanted = publish.has_callbacks || self.stage.settings.work;
-                wanted.then(|| publish.recorded.iter().find(|delivery| delivery.sub == self.sub).copied())?
+    /// Does what the original did when it got this message, as often as it got it.
+    fn act(&self, received: &Received<'_>, key: Key, start: u64) {
+        let stage = &self.stage;
+        let plan = &stage.plan;
+        let publish = match key {
+            Key::Publish(publish) => publish,
+            Key::Final => {
+                plan.finals[self.sub as usize].iter().for_each(|delivery| self.repeat(delivery, start));
+                return;
             }
-            Key::Final => plan.finals[self.sub as usize],
-            _ => None,
+            Key::Subscribed(_) | Key::Unsubscribed(_) if stage.settings.work || plan.changes_act => {
+                let Some(publish) = received.payload().and_then(|change| stage.publish_of(change)) else { return };
+                publish
+            }
+            _ => return,
+        };
+        let publish = &plan.publishes[publish as usize];
+        if publish.has_callbacks || stage.settings.work {
+            let ours = publish.recorded.iter().filter(|delivery| delivery.sub == self.sub);
+            ours.for_each(|delivery| self.repeat(delivery, start));
+        }
+    }
+
+    fn repeat(&self, delivery: &Delivery, start: u64) {
+        if self.stage.settings.work {
+            self.stage.spin(start, u64::from(delivery.busy));
+        }
+        if let Some(context) = delivery.callback {
+            self.stage.callback(context);
         }
     }
 }
@@ -93,14 +111,7 @@ impl Handler for Listener {
     fn handle(&mut self, received: &Received<'_>) {
         let start = self.stage.clock.now();
         let key = key_of(received);
-        if let Some(delivery) = self.recorded(key) {
-            if self.stage.settings.work {
-                self.stage.spin(start, u64::from(delivery.busy));
-            }
-            if let Some(context) = delivery.callback {
-                self.stage.callback(context);
-            }
-        }
+        self.act(received, key, start);
         let end = self.stage.clock.now();
         self.log.push(Call { key, start, end });
     }

@@ -33,38 +33,54 @@ mod verdict;
 pub(crate) use options::Options;
 
 use crate::Exit;
+use crate::output::{complain, may_write, show, unwritable};
 use input::Source;
 use plan::Plan;
 use report::Report;
 use std::sync::Arc;
 use trace::Trace;
 
-/// Replays the traces of the command line, one after the other.
+/// Replays the traces of the command line, one after the other. One that cannot be used does not keep the
+/// others from being replayed, and makes the exit code 2.
 pub(crate) fn main(options: &Options) -> Exit {
+    crate::log::show();
+    // A file that cannot be written is better known now than after a long run.
+    if let Some(path) = &options.json
+        && let Err(error) = may_write(path)
+    {
+        return unwritable(path, &error);
+    }
     let sources = match options.traces.as_slice() {
         [] => vec![Source::Embedded],
         paths => paths.iter().map(|path| Source::of(path)).collect(),
     };
     let mut reports = Vec::new();
+    let mut all_read = true;
     for source in sources {
         match replay(options, &source) {
             Ok(report) => {
-                print!("{report}");
+                if let Err(error) = show(&report) {
+                    complain(format_args!("stasis: the summary cannot be written: {error}"));
+                    return Exit::BadInput;
+                }
                 reports.push(report);
             }
             Err(error) => {
-                eprintln!("stasis: {error}");
-                return Exit::BadInput;
+                complain(format_args!("stasis: {error}"));
+                all_read = false;
             }
         }
     }
     if let Some(path) = &options.json
-        && let Err(error) = report::write_json(path, &reports)
+        && let Err(error) = report::write_json(path, options.traces.len(), &reports)
     {
-        eprintln!("stasis: {} cannot be written: {error}\n  check the folder and its rights", path.display());
-        return Exit::BadInput;
+        return unwritable(path, &error);
     }
-    if reports.iter().all(Report::holds) { Exit::Good } else { Exit::Failed }
+    match (all_read, reports.iter().all(Report::holds)) {
+        (false, _) => Exit::BadInput,
+        (true, true) => Exit::Good,
+        (true, false) => Exit::Failed,
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -21,7 +21,7 @@ const ORDERS: &str = "\
 In the recorded order one operation follows the other as in the recording, over all threads and \
 handlers. Operations of direct handlers are made within the publish that calls them, and handlers \
 get messages in the order of publishing (the original did not always); operations moved by this \
-are counted.
+are counted. A synchronous publish waits for its handler unless that waits for turns itself.
 
 With threads, the recorded threads run side by side on the publishing threads, each in its own \
 order. They wait for: objects that must exist; before an object ends, those who used it in the \

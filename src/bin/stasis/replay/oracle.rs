@@ -192,8 +192,9 @@ impl<'t> Oracle<'t> {
         let mut sure = Vec::new();
         self.listed(publish, during, true, &mut sure);
         sure.retain(|ear| self.filter(ear.sub, publish, formatters, during, true));
+        sure.sort_unstable();
         for ear in &mut ears {
-            ear.must = sure.iter().any(|certain| certain.sub == ear.sub);
+            ear.must = sure.binary_search_by_key(&ear.sub, |certain| certain.sub).is_ok();
         }
         ears.sort_unstable();
         ears
@@ -207,6 +208,21 @@ impl<'t> Oracle<'t> {
         (sure.len(), maybe.len())
     }
 
+    /// Longest list if a subscription is on it once for each way over forwards, as in the original. (Where forwards
+    /// go in circles, which the original cannot, the count ends somewhere.)
+    pub(crate) fn ways(&self, publish: &Publish, during: Span) -> usize {
+        let there = |sub: &&u32| self.listeners[**sub as usize].as_ref().is_some_and(|it| it.life.may(during));
+        let (mut open, mut found, mut steps) = (vec![publish.topic], 0, 0);
+        while let Some(topic) = open.pop().filter(|_| steps < Self::STEPS) {
+            steps += 1;
+            found += self.members[topic as usize].iter().filter(there).count();
+            open.extend(self.edges[topic as usize].iter().filter(|edge| edge.life.may(during)).map(|edge| edge.to));
+        }
+        found
+    }
+
+    const STEPS: usize = 4096;
+
     /// Subscriptions on the flat list of the topic, surely or perhaps.
     fn listed(&mut self, publish: &Publish, during: Span, surely: bool, found: &mut Vec<Ear>) {
         let there = |life: &Life| if surely { life.must(during) } else { life.may(during) };
@@ -218,7 +234,11 @@ impl<'t> Oracle<'t> {
             for &sub in &self.members[topic as usize] {
                 let on_list = match publish.origin {
                     // The change says that the subscription is there, or is not there any more.
-                    Origin::Subscribed(own) if own == sub => true,
+                    // (A handler that hears of it earlier may end it before it hears of itself.)
+                    Origin::Subscribed(own) if own == sub => {
+                        let ends = self.listeners[sub as usize].as_ref().map(|listener| listener.life.ended.start);
+                        !surely || ends.is_none_or(|start| start >= during.end)
+                    }
                     Origin::Unsubscribed(own) if own == sub => false,
                     _ => self.listeners[sub as usize].as_ref().is_some_and(|listener| there(&listener.life)),
                 };

@@ -12,6 +12,7 @@
 //! publish of a subscription change) become no operations but what the run is compared with.
 
 use super::trace::Trace;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Index into [`Plan::operations`]; ascending in the order of lines.
@@ -89,7 +90,7 @@ pub(crate) struct Operation {
     pub(crate) at: i64,
     pub(crate) context: ContextId,
     /// The operation during which this one is made: itself, or the publish (or unsubscribe) whose
-    /// direct or awaited handler makes it.
+    /// direct handler makes it.
     pub(crate) root: OperationId,
     pub(crate) action: Action,
     /// Counters that must have reached a value before it may start.
@@ -126,6 +127,8 @@ pub(crate) enum Origin {
 pub(crate) struct Publish {
     pub(crate) operation: OperationId,
     pub(crate) line: u32,
+    /// Line at which it was done, its direct handlers called (where the trace says so).
+    pub(crate) end_line: u32,
     pub(crate) thread: u32,
     /// How many publishes the recorded thread made before.
     pub(crate) sequence: u32,
@@ -181,6 +184,12 @@ pub(crate) struct Plan {
     pub(crate) finals: Vec<Option<Delivery>>,
     /// Deliveries each subscription got in the original, by id: to size its log.
     pub(crate) expected: Vec<u32>,
+    /// Names of topics whose recorded name another topic still had.
+    pub(crate) renamed: HashMap<u32, String>,
+    /// The publish of each subscription change: of the beginning (true) or the end of which subscription.
+    pub(crate) changes: HashMap<(bool, u32), PublishId>,
+    /// Some callback with a subscription change makes operations.
+    pub(crate) changes_act: bool,
     /// Somebody waits for the end of this subscription, by id.
     pub(crate) joined: Vec<bool>,
     pub(crate) main_thread: u32,
@@ -294,6 +303,12 @@ impl Plan {
                 needs
             }
         }
+    }
+
+    /// The name a topic has in the replay: as recorded, but for [`Plan::renamed`].
+    pub(crate) fn name_of(&self, topic: u32) -> &str {
+        let recorded = || self.trace.topics.get(topic).map_or("", |info| &info.name);
+        self.renamed.get(&topic).map_or_else(recorded, String::as_str)
     }
 
     fn topic_of(&self, sub: u32) -> u32 {

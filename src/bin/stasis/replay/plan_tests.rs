@@ -143,3 +143,69 @@ fn counters_do_not_share_places() {
     }
     assert!(seen.insert(space.index(Main)));
 }
+
+/// What a handler of `watch` does when it gets the change of `S 2`: direct (`n`) or from a queue (`m`).
+fn change_acts(kind: &str, inside: &str) -> String {
+    let head = format!("1 \"o\":\"s\",\"S\":1,\"T\":1,\"k\":\"{kind}\",\"f\":\"watch\"");
+    let mut lines = vec![
+        "1 \"o\":\"y\",\"y\":1,\"n\":\"stasis_subscription_change_type\",\"v\":0",
+        "1 \"o\":\"y\",\"y\":2,\"n\":\"news\",\"v\":0",
+        "1 \"o\":\"tn\",\"T\":1,\"n\":\"t\"",
+        &head,
+        "1 \"o\":\"s\",\"S\":2,\"T\":1,\"k\":\"m\",\"f\":\"late\"",
+        "1 \"o\":\"m\",\"m\":1,\"y\":1",
+        "1 \"o\":\"p\",\"T\":1,\"m\":1,\"n\":1",
+    ];
+    if kind == "n" {
+        lines.extend(["1 \"o\":\"b\",\"S\":1,\"m\":1", inside, "1 \"o\":\"e\",\"S\":1,\"m\":1"]);
+        lines.push("1 \"o\":\"pe\",\"T\":1,\"m\":1,\"n\":1");
+    } else {
+        lines.extend(["1 \"o\":\"q\",\"S\":1,\"m\":1", "1 \"o\":\"pe\",\"T\":1,\"m\":1,\"n\":1"]);
+        lines.extend(["2 \"o\":\"b\",\"S\":1,\"m\":1", inside, "2 \"o\":\"e\",\"S\":1,\"m\":1"]);
+    }
+    text(&lines)
+}
+
+#[test]
+fn handlers_of_subscription_changes_make_operations() {
+    for (kind, thread) in [("n", 1), ("m", 2)] {
+        let plan = plan(&change_acts(kind, &format!("{thread} \"o\":\"tn\",\"T\":2,\"n\":\"made\"")));
+        let of_handler = actions(&plan, |owner| matches!(owner, Owner::Callback { sub: 1, .. }));
+        assert_eq!(of_handler, [Action::CreateTopic { topic: 2 }], "{kind}");
+        assert!(plan.changes_act && plan.changes.contains_key(&(true, 2)), "{kind}");
+    }
+}
+
+/// A direct handler that hears of a beginning ends it: there is a handle only when subscribing has returned.
+#[test]
+fn an_end_inside_the_own_beginning_comes_after_it() {
+    let plan = plan(&change_acts("n", "1 \"o\":\"fa\",\"S\":2,\"y\":2"));
+    assert!(!plan.contexts.iter().any(|context| matches!(context.owner, Owner::Callback { .. })));
+    let of_thread = actions(&plan, |owner| *owner == Owner::Thread(1));
+    assert_eq!(of_thread.last(), Some(&Action::Accept { sub: 2, ty: 2 }));
+}
+
+#[test]
+fn a_topic_whose_name_is_taken_gets_another_one() {
+    let plan = plan(&text(&[
+        "1 \"o\":\"tn\",\"T\":1,\"n\":\"t\"",
+        "2 \"o\":\"tn\",\"T\":2,\"n\":\"t\"",
+        "1 \"o\":\"tf\",\"T\":1",
+        "2 \"o\":\"tf\",\"T\":2",
+        "2 \"o\":\"tn\",\"T\":3,\"n\":\"t\"",
+    ]));
+    assert_eq!((plan.name_of(1), plan.name_of(2), plan.name_of(3)), ("t", "t (topic 2)", "t"));
+}
+
+#[test]
+fn a_forward_to_itself_may_be_cancelled() {
+    let plan = plan(&text(&[
+        "1 \"o\":\"tn\",\"T\":1,\"n\":\"t\"",
+        "1 \"o\":\"fs\",\"F\":1,\"A\":1,\"B\":1",
+        "1 \"o\":\"fs\",\"A\":1",
+        "1 \"o\":\"fc\",\"F\":1,\"A\":1,\"B\":1",
+    ]));
+    let made = actions(&plan, |owner| *owner == Owner::Thread(1));
+    let expected = [Action::Forward { forward: 1 }, Action::SelfForward { topic: 1 }, Action::Cancel { forward: 1 }];
+    assert_eq!(made[1..], expected);
+}

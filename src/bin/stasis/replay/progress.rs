@@ -1,5 +1,6 @@
 //! What a run shows while it runs: a bar on a terminal, a line every few seconds elsewhere.
 
+use crate::output::complain;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::cell::Cell;
 use std::io::IsTerminal;
@@ -36,7 +37,7 @@ impl Progress {
         self.bar.set_position(done as u64);
         if self.plain && self.written.get().elapsed() > LINE_EVERY {
             self.written.set(Instant::now());
-            eprintln!("{}: {done} of {} operations", self.what, self.total);
+            complain(format_args!("{}: {done} of {} operations", self.what, self.total));
         }
     }
 }

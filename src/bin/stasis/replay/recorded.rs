@@ -7,15 +7,19 @@
 //! ```
 //!
 //! Who is not at turn waits; who is, makes the operation and passes the turn on. The order comes
-//! from [`Schedule`], which sees to it that whoever has a turn can take it.
+//! from [`Schedule`], which sees to it that whoever has a turn can take it. A callback whose message does
+//! not come here (the original was half-way through a change when it was published) is made by a publisher.
 
 use super::plan::{Action, ContextId, OperationId, Owner, Plan};
 use super::schedule::{Moved, Schedule};
 use super::stage::{Conductor, Stage};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+/// After this long without a turn being passed on the callback at turn is made by a publisher.
+const QUIET: Duration = Duration::from_millis(250);
 /// After this long without a turn being passed on the run is given up.
 const STALL: Duration = Duration::from_secs(15);
 /// Waiting places; a turn's place is its number modulo this.
@@ -28,6 +32,11 @@ pub(crate) struct Turns {
     schedule: Schedule,
     /// Subscriptions whose handlers take turns, by id.
     takers: Vec<bool>,
+    /// Callbacks made within the turn of an operation.
+    within: HashMap<OperationId, Vec<ContextId>>,
+    /// Callbacks that have begun, or that a publisher makes.
+    claimed: Vec<AtomicBool>,
+    orphaned: AtomicU64,
     turn: AtomicU32,
     given_up: AtomicBool,
     places: Vec<Place>,
@@ -44,14 +53,23 @@ impl Turns {
     pub(crate) fn new(plan: &Plan) -> Turns {
         let schedule = Schedule::of(plan);
         let mut takers = vec![false; plan.trace.subscriptions.bound()];
-        for context in &plan.contexts {
-            if let Owner::Callback { sub, during: None } = context.owner {
-                takers[sub as usize] = true;
+        let mut within: HashMap<OperationId, Vec<ContextId>> = HashMap::new();
+        for (id, context) in plan.contexts.iter().enumerate() {
+            match context.owner {
+                Owner::Callback { sub, during: None } => takers[sub as usize] = true,
+                Owner::Callback { during: Some(root), .. } if !schedule.detached.contains(&(id as ContextId)) => {
+                    within.entry(root).or_default().push(id as ContextId);
+                }
+                _ => {}
             }
         }
+        let claimed = |id: usize| AtomicBool::new(schedule.detached.contains(&(id as ContextId)));
         Turns {
+            claimed: (0..plan.contexts.len()).map(claimed).collect(),
             schedule,
             takers,
+            within,
+            orphaned: AtomicU64::new(0),
             turn: AtomicU32::new(0),
             given_up: AtomicBool::new(false),
             places: (0..PLACES).map(|_| Place::default()).collect(),
@@ -66,14 +84,41 @@ impl Turns {
         self.schedule.moved
     }
 
+    /// Callbacks whose message did not come here.
+    pub(crate) fn orphaned(&self) -> u64 {
+        self.orphaned.load(SeqCst)
+    }
+
+    /// Whether a synchronous publish waits for the handler.
+    pub(crate) fn waits(&self, operation: OperationId) -> bool {
+        self.schedule.waits.contains(&operation)
+    }
+
     /// Turns taken so far.
     pub(crate) fn taken(&self) -> usize {
         self.turn.load(SeqCst) as usize
     }
 
     /// Operations of a callback: each at its turn, or all at once within the turn of the publish
-    /// that waits for this handler.
+    /// that called this handler.
     pub(crate) fn callback(&self, stage: &Arc<Stage>, context: ContextId) {
+        if self.claim(context) {
+            self.make(stage, context);
+        }
+    }
+
+    fn claim(&self, context: ContextId) -> bool {
+        !self.claimed[context as usize].swap(true, SeqCst)
+    }
+
+    /// Takes a callback over from a handler that has not been called for it.
+    fn adopt(&self, context: ContextId) -> bool {
+        let adopted = self.claim(context);
+        self.orphaned.fetch_add(u64::from(adopted), SeqCst);
+        adopted
+    }
+
+    fn make(&self, stage: &Arc<Stage>, context: ContextId) {
         for &operation in &stage.plan.contexts[context as usize].operations {
             match self.schedule.turn[operation as usize] {
                 Some(_) => self.take(stage, operation),
@@ -86,6 +131,11 @@ impl Turns {
         let Some(turn) = self.schedule.turn[operation as usize] else { return };
         if self.wait(turn) {
             stage.perform(operation);
+            for &context in self.within.get(&operation).into_iter().flatten() {
+                if self.adopt(context) {
+                    self.make(stage, context);
+                }
+            }
             self.pass(turn + 1);
         }
     }
@@ -134,9 +184,11 @@ pub(crate) fn run(stage: &Arc<Stage>, publishers: usize, progress: &dyn Fn(usize
     let Conductor::Recorded(turns) = &stage.conductor else { return };
     let mut shares: Vec<Vec<OperationId>> = vec![Vec::new(); publishers];
     for &operation in &turns.schedule.order {
-        let context = &stage.plan.contexts[stage.plan.operations[operation as usize].context as usize];
-        if let Owner::Thread(thread) = context.owner {
-            shares[thread as usize % publishers].push(operation);
+        let id = stage.plan.operations[operation as usize].context;
+        match stage.plan.contexts[id as usize].owner {
+            Owner::Thread(thread) => shares[thread as usize % publishers].push(operation),
+            _ if turns.schedule.detached.contains(&id) => shares[id as usize % publishers].push(operation),
+            Owner::Callback { .. } => {}
         }
     }
     let total = turns.schedule.order.len();
@@ -159,6 +211,13 @@ pub(crate) fn run(stage: &Arc<Stage>, publishers: usize, progress: &dyn Fn(usize
             std::thread::sleep(Duration::from_millis(if last == 0 { 2 } else { 20 }));
             let taken = turns.taken();
             progress(taken);
+            if taken == last && since.elapsed() > QUIET {
+                let at_turn = stage.plan.operations[turns.schedule.order[taken] as usize].context;
+                let waits = matches!(stage.plan.contexts[at_turn as usize].owner, Owner::Callback { .. });
+                if waits && turns.adopt(at_turn) {
+                    scope.spawn(move || turns.make(stage, at_turn));
+                }
+            }
             let due = turns.schedule.order.get(taken).map(|&id| stage.until(stage.plan.operations[id as usize].at));
             if taken > last || due.is_some_and(|due| !due.is_zero()) {
                 (last, since) = (taken, Instant::now());

@@ -306,10 +306,12 @@ impl Report {
             ("  put off: handlers get messages in the order of publishing", moved.handler_order),
             ("  put off until the handler they wait for was free", moved.awaited),
             ("  put off after something they need", moved.followed),
-            ("  forced", moved.forced),
+            ("  forced (callbacks made beside their handler)", moved.forced),
+            ("callbacks made by a publisher: their message did not come", aside.orphaned),
             ("messages compared with the recording", found.compared),
             ("  differ: the original was half-way through a subscribe or forward", found.half_way),
             ("  differ: an operation was moved", found.moved),
+            ("  differ: delivered twice over two ways in the original, once here (G3)", found.once),
         ];
         let threads = [
             ("callbacks continued by a publisher", aside.continued),
@@ -354,11 +356,12 @@ impl Report {
     }
 }
 
-/// Writes one object for one trace, an array for several.
-pub(crate) fn write_json(path: &Path, reports: &[Report]) -> std::io::Result<()> {
+/// Writes one object for one trace on the command line, an array for several.
+pub(crate) fn write_json(path: &Path, traces: usize, reports: &[Report]) -> std::io::Result<()> {
     let all: Vec<serde_json::Value> = reports.iter().map(json::of).collect();
     let value = match <[serde_json::Value; 1]>::try_from(all) {
-        Ok([one]) => one,
+        Ok([one]) if traces <= 1 => one,
+        Ok(one) => serde_json::Value::Array(one.into()),
         Err(many) => serde_json::Value::Array(many),
     };
     std::fs::write(path, format!("{value:#}\n"))

@@ -7,7 +7,7 @@ use super::progress::Progress;
 use super::recorded::{self, Turns};
 use super::report::Report;
 use super::stage::{Conductor, Stage};
-use super::threads::{self, Crew};
+use super::threads::{self, Aside, Crew};
 use super::verdict;
 use stasis_bus::Bus;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ pub(crate) fn once(options: &Options, plan: &Arc<Plan>, round: usize, report: &m
     }
     let bus = builder.build()?;
     let conductor = match options.order {
-        Order::Recorded => Conductor::Recorded(Turns::new(plan)),
+        Order::Recorded => Conductor::Recorded(Box::new(Turns::new(plan))),
         Order::Threads => Conductor::Threads(Box::new(Crew::new(plan))),
     };
     let payloads_before = payloads_alive();
@@ -45,6 +45,7 @@ pub(crate) fn once(options: &Options, plan: &Arc<Plan>, round: usize, report: &m
         Conductor::Recorded(turns) => {
             recorded::run(&stage, options.publishers(), &|done| progress.at(done));
             report.moved(turns.moved());
+            report.aside(Aside { orphaned: turns.orphaned(), ..Aside::default() });
         }
         Conductor::Threads(crew) => {
             threads::run(&stage, options.publishers(), &|done| progress.at(done));

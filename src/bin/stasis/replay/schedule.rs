@@ -2,17 +2,20 @@
 //!
 //! It is the order of the recorded lines, except where this bus cannot follow it:
 //!
-//! - Operations of a direct (or awaited) handler are made during the publish that called it; they
-//!   have no turn of their own, the publish is one block.
+//! - Operations of a direct handler are made during the publish that called it; they have no turn of
+//!   their own, the publish is one block. It goes when all that its operations need is there.
 //! - A handler gets its messages in the order of publishing. The original sometimes served a
 //!   subscription on several topics in another order (FORMAT.md, overtaken pairs).
 //! - A handler cannot get a message whose publish has been put off by one of these rules.
-//! - A synchronous publish and a join wait for a handler with the turn in hand, so earlier
-//!   callbacks of that subscription which make operations go first.
+//! - A join waits for a handler with the turn in hand, so callbacks of that subscription which make
+//!   operations go first. A synchronous publish waits only where no such callback is under way; where
+//!   one is, it is published like others, and its thread goes on when those callbacks are done.
 //!
 //! List scheduling: among the contexts whose next operation may go, the one with the smallest line
 //! goes. Everything else follows from the plan, so the same trace always gives the same order, and
-//! no handler ever waits for a turn that comes only after its own.
+//! no handler ever waits for a turn that comes only after its own. Where these rules contradict each
+//! other, a callback is detached: its operations take turns like those of a thread, and a publisher
+//! makes them beside the handler.
 
 use super::plan::{Action, ContextId, CounterSpace, OperationId, Owner, Plan, PublishId};
 use std::cmp::Reverse;
@@ -25,13 +28,17 @@ pub(crate) struct Schedule {
     pub(crate) order: Vec<OperationId>,
     /// Turn of each operation; `None` for those made within the turn of another one.
     pub(crate) turn: Vec<Option<u32>>,
+    /// Synchronous publishes that wait for the handler.
+    pub(crate) waits: HashSet<OperationId>,
+    /// Callbacks whose operations a publisher makes.
+    pub(crate) detached: HashSet<ContextId>,
     pub(crate) moved: Moved,
 }
 
 /// Operations that are not where the recording has them.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Moved {
-    /// Made inside a direct or awaited handler while another thread had lines in between.
+    /// Made inside a direct handler while another thread had lines in between.
     pub(crate) within_publish: u64,
     /// Put off: their handler gets messages in the order of publishing.
     pub(crate) handler_order: u64,
@@ -39,7 +46,7 @@ pub(crate) struct Moved {
     pub(crate) awaited: u64,
     /// Put off because something they need was put off.
     pub(crate) followed: u64,
-    /// Not possible under all rules; taken in the order of lines.
+    /// Not possible under all rules: callbacks detached, operations taken in the order of lines.
     pub(crate) forced: u64,
 }
 
@@ -67,6 +74,10 @@ struct Scheduler<'p> {
     stuck: BTreeSet<(OperationId, ContextId)>,
     /// Callbacks with operations that a subscription will make, in order; the first is running.
     lines_up: HashMap<u32, VecDeque<ContextId>>,
+    /// How many lined up by now, and how many of them are done.
+    lined: HashMap<u32, (u32, u32)>,
+    /// Contexts that go on when a subscription has done so many callbacks.
+    after: HashMap<ContextId, (u32, u32)>,
     /// Contexts waiting for a subscription to have made its callbacks.
     for_handler: HashMap<u32, Vec<ContextId>>,
     delayed: HashMap<ContextId, Delay>,
@@ -94,6 +105,8 @@ impl Schedule {
             waiting: HashMap::new(),
             stuck: BTreeSet::new(),
             lines_up: HashMap::new(),
+            lined: HashMap::new(),
+            after: HashMap::new(),
             for_handler: HashMap::new(),
             delayed: HashMap::new(),
             schedule: Schedule { turn: vec![None; plan.operations.len()], ..Schedule::default() },
@@ -136,6 +149,7 @@ impl Scheduler<'_> {
                     }
                     (operation, context, false)
                 }
+                None if self.detach_one() => continue,
                 None => match self.stuck.pop_first() {
                     Some((operation, context)) => (operation, context, true),
                     None => break,
@@ -157,6 +171,36 @@ impl Scheduler<'_> {
         }
     }
 
+    /// Nothing may go. Takes a rule away for one callback: a block is taken apart, or a callback made
+    /// beside the handler that should have made it. False: it is not that.
+    fn detach_one(&mut self) -> bool {
+        let block = self
+            .stuck
+            .iter()
+            .find(|(operation, _)| self.inner.contains_key(operation) && self.unmet(&[*operation]).is_none());
+        if let Some(&(operation, context)) = block {
+            let plan = self.plan;
+            let inner = self.inner.remove(&operation).unwrap_or_default();
+            let contexts: BTreeSet<ContextId> = inner.iter().map(|&id| plan.operations[id as usize].context).collect();
+            // What they publish is published when they do it.
+            for publish in self.publishes.remove(&operation).unwrap_or_default() {
+                let by = plan.publishes[publish as usize].operation;
+                self.publishes.entry(by).or_default().push(publish);
+            }
+            self.schedule.moved.forced += contexts.len() as u64;
+            self.schedule.detached.extend(contexts);
+            self.offer(context);
+            return true;
+        }
+        let fronts = self.lines_up.iter().filter_map(|(&sub, line)| Some((*line.front()?, sub)));
+        let stuck = fronts.filter_map(|(front, sub)| Some((self.head(front)?, front, sub)));
+        let Some((_, front, sub)) = stuck.min() else { return false };
+        self.schedule.moved.forced += 1;
+        self.schedule.detached.insert(front);
+        self.callback_done(sub);
+        true
+    }
+
     /// Next operation of a context, if it has one left.
     fn head(&self, context: ContextId) -> Option<OperationId> {
         self.plan.contexts[context as usize].operations.get(self.next[context as usize]).copied()
@@ -171,27 +215,60 @@ impl Scheduler<'_> {
 
     /// Parks a context whose next operation cannot go yet.
     fn held_back(&mut self, operation: OperationId, context: ContextId) -> bool {
-        let planned = &self.plan.operations[operation as usize];
-        let unmet = planned.needs.iter().map(|&(counter, at_least)| (self.space.index(counter), at_least));
-        let unmet =
-            unmet.filter(|&(counter, at_least)| self.counters[counter] < at_least).map(|(counter, _)| counter).next();
+        let unmet = match self.inner.get(&operation) {
+            None => self.unmet(&[operation]),
+            Some(inner) => self.unmet(&[&[operation], inner.as_slice()].concat()),
+        };
         if let Some(counter) = unmet {
             self.waiting.entry(counter).or_default().push(context);
             self.delayed.insert(context, Delay::Followed);
-        } else {
-            let awaited = match planned.action {
-                Action::Join { sub } => sub,
-                Action::Publish { publish } => self.plan.publishes[publish as usize].sync,
-                _ => 0,
-            };
-            if awaited == 0 || self.lines_up.get(&awaited).is_none_or(VecDeque::is_empty) {
-                return false;
-            }
-            self.for_handler.entry(awaited).or_default().push(context);
+        } else if let Some(sub) = self.awaited(operation, context) {
+            self.for_handler.entry(sub).or_default().push(context);
             self.delayed.insert(context, Delay::Awaited);
+        } else {
+            return false;
         }
         self.stuck.insert((operation, context));
         true
+    }
+
+    /// The first counter that some operation of a block needs to be higher, those before it in the block made.
+    fn unmet(&self, block: &[OperationId]) -> Option<usize> {
+        let mut within: HashMap<usize, u32> = HashMap::new();
+        for &id in block {
+            let planned = &self.plan.operations[id as usize];
+            for &(counter, at_least) in &planned.needs {
+                let counter = self.space.index(counter);
+                if self.counters[counter] + within.get(&counter).copied().unwrap_or(0) < at_least {
+                    return Some(counter);
+                }
+            }
+            if block.len() > 1 {
+                for counter in self.plan.moves(planned).iter() {
+                    *within.entry(self.space.index(counter)).or_default() += 1;
+                }
+            }
+        }
+        None
+    }
+
+    /// The subscription whose callbacks must be done first.
+    fn awaited(&self, operation: OperationId, context: ContextId) -> Option<u32> {
+        if let Some(&(sub, callbacks)) = self.after.get(&context)
+            && self.lined.get(&sub).is_some_and(|&(_, done)| done < callbacks)
+        {
+            return Some(sub);
+        }
+        let inner = self.inner.get(&operation).into_iter().flatten().copied();
+        std::iter::once(operation).chain(inner).find_map(|id| match self.plan.operations[id as usize].action {
+            Action::Join { sub } if self.is_acting(sub) => Some(sub),
+            _ => None,
+        })
+    }
+
+    /// Whether callbacks of the subscription have operations to make.
+    fn is_acting(&self, sub: u32) -> bool {
+        self.lines_up.get(&sub).is_some_and(|line| !line.is_empty())
     }
 
     fn take(&mut self, operation: OperationId, context: ContextId) {
@@ -202,6 +279,11 @@ impl Scheduler<'_> {
         for inner in self.inner.remove(&operation).unwrap_or_default() {
             self.count(inner);
         }
+        let sync = match self.plan.operations[operation as usize].action {
+            Action::Publish { publish } => self.plan.publishes[publish as usize].sync,
+            _ => 0,
+        };
+        let was_acting = self.is_acting(sync);
         for publish in self.publishes.remove(&operation).unwrap_or_default() {
             let plan = self.plan;
             for delivery in &plan.publishes[publish as usize].recorded {
@@ -209,9 +291,19 @@ impl Scheduler<'_> {
             }
         }
         self.finals(operation);
+        if sync != 0 {
+            if was_acting || self.is_acting(sync) {
+                let lined = self.lined.get(&sync).map_or(0, |&(lined, _)| lined);
+                self.after.insert(context, (sync, lined));
+            } else {
+                self.schedule.waits.insert(operation);
+            }
+        }
         if self.head(context).is_some() {
             self.offer(context);
-        } else if let Owner::Callback { sub, .. } = self.plan.contexts[context as usize].owner {
+        } else if let Owner::Callback { sub, .. } = self.plan.contexts[context as usize].owner
+            && !self.schedule.detached.contains(&context)
+        {
             self.callback_done(sub);
         }
     }
@@ -228,11 +320,15 @@ impl Scheduler<'_> {
     /// A callback that takes turns lines up behind the earlier ones of its subscription.
     fn line_up(&mut self, sub: u32, callback: Option<ContextId>) {
         let Some(context) = callback else { return };
+        if self.schedule.detached.contains(&context) {
+            return self.offer(context);
+        }
         if !matches!(self.plan.contexts[context as usize].owner, Owner::Callback { during: None, .. }) {
             return;
         }
         let line = self.lines_up.entry(sub).or_default();
         line.push_back(context);
+        self.lined.entry(sub).or_default().0 += 1;
         if line.len() == 1 {
             self.offer(context);
         } else {
@@ -243,13 +339,12 @@ impl Scheduler<'_> {
     fn callback_done(&mut self, sub: u32) {
         let line = self.lines_up.entry(sub).or_default();
         line.pop_front();
-        match line.front().copied() {
-            Some(next) => self.offer(next),
-            None => {
-                for context in self.for_handler.remove(&sub).unwrap_or_default() {
-                    self.offer(context);
-                }
-            }
+        self.lined.entry(sub).or_default().1 += 1;
+        if let Some(next) = line.front().copied() {
+            self.offer(next);
+        }
+        for context in self.for_handler.remove(&sub).unwrap_or_default() {
+            self.offer(context);
         }
     }
 

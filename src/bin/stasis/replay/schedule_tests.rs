@@ -88,3 +88,27 @@ fn a_publish_within_another_counts_as_moved_if_something_was_between() {
     let (_, schedule) = scheduled(&between);
     assert_eq!(schedule.moved, Moved { within_publish: 1, ..Moved::default() });
 }
+
+/// A direct handler's operation needs what another thread makes between the lines of the publish around it.
+#[test]
+fn a_block_goes_when_all_in_it_can() {
+    let (plan, schedule) = scheduled(&text(&[
+        "1 \"o\":\"y\",\"y\":1,\"n\":\"news\",\"v\":0",
+        "1 \"o\":\"tn\",\"T\":1,\"n\":\"t\"",
+        "1 \"o\":\"s\",\"S\":1,\"T\":1,\"k\":\"n\",\"f\":\"direct\"",
+        "2 \"o\":\"m\",\"m\":1,\"y\":1",
+        "2 \"o\":\"p\",\"T\":1,\"m\":1,\"n\":1",
+        "2 \"o\":\"b\",\"S\":1,\"m\":1",
+        "1 \"o\":\"tn\",\"T\":2,\"n\":\"other\"",
+        "2 \"o\":\"f\",\"F\":1,\"A\":2,\"B\":1",
+        "2 \"o\":\"e\",\"S\":1,\"m\":1",
+        "2 \"o\":\"pe\",\"T\":1,\"m\":1,\"n\":1",
+    ]));
+    let turn = |wanted: Action| {
+        let at = plan.operations.iter().position(|operation| operation.action == wanted).unwrap();
+        schedule.turn[at]
+    };
+    assert!(turn(Action::CreateTopic { topic: 2 }) < turn(Action::Publish { publish: 0 }));
+    assert_eq!(turn(Action::Forward { forward: 1 }), None, "made within the publish");
+    assert_eq!((schedule.moved.followed, schedule.moved.forced), (1, 0));
+}

@@ -2,25 +2,34 @@
 
 use super::clock::Clock;
 use super::listener::{Call, Listener, Payload};
-use super::plan::{Action, ContextId, OperationId, Plan};
+use super::plan::{Action, ContextId, OperationId, Plan, PublishId};
 use super::recorded::Turns;
 use super::threads::Crew;
 use super::trace::Kind;
 use stasis_bus::{
-    Bus, Delivery, FilterMode, Formatters, Forward, Home, MessageType, PublishError, PublishSyncError, Subscription,
-    SubscriptionChange, Topic,
+    Bus, ChangeKind, Delivery, FilterMode, Formatters, Forward, Home, MessageType, PublishError, PublishSyncError,
+    Subscription, SubscriptionChange, Topic,
 };
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a join may take before the run counts as failed.
 const JOIN_LIMIT: Duration = Duration::from_secs(30);
+/// How long a subscribe may take to say which number it got.
+const ID_LIMIT: Duration = Duration::from_secs(1);
+
+thread_local! {
+    /// Subscriptions that this thread is making, the innermost last.
+    static SUBSCRIBING: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
+}
 
 /// Who decides when the operations of a callback are made.
 #[derive(Debug)]
 pub(crate) enum Conductor {
-    Recorded(Turns),
+    Recorded(Box<Turns>),
     Threads(Box<Crew>),
 }
 
@@ -56,8 +65,9 @@ pub(crate) struct Stage {
     topics: Vec<Slot<Topic>>,
     subscriptions: Vec<Slot<Arc<Subscription>>>,
     forwards: Vec<Slot<Forward>>,
-    /// Ids the bus gave our subscriptions.
+    /// Ids the bus gave our subscriptions, and which subscription has an id.
     ids: Vec<OnceLock<u64>>,
+    by_id: Mutex<HashMap<u64, u32>>,
     /// Start and end of each operation; 0: not made.
     spans: Vec<(AtomicU64, AtomicU64)>,
     /// Most entries that waited for each subscription, when it left.
@@ -105,6 +115,7 @@ impl Stage {
             subscriptions: slots(trace.subscriptions.bound()),
             forwards: slots(trace.forwards.bound()),
             ids: (0..trace.subscriptions.bound()).map(|_| OnceLock::new()).collect(),
+            by_id: Mutex::default(),
             spans: plan.operations.iter().map(|_| Default::default()).collect(),
             queues: (0..trace.subscriptions.bound()).map(|_| AtomicU64::new(0)).collect(),
             logs: Mutex::new(Vec::new()),
@@ -140,7 +151,7 @@ impl Stage {
             Action::DropType { ty } => gone(put(&self.types[ty as usize], None), "type"),
             Action::CreateTopic { topic } => {
                 let info = self.plan.trace.topics.get(topic).ok_or("topic without a name")?;
-                let made = self.bus.topic_with_detail(&info.name, &info.detail).map_err(text)?;
+                let made = self.bus.topic_with_detail(self.plan.name_of(topic), &info.detail).map_err(text)?;
                 put(&self.topics[topic as usize], Some(made));
                 Ok(())
             }
@@ -212,7 +223,7 @@ impl Stage {
         let payload = Payload::new(id, publish.message, publish.thread, publish.sequence);
         let mut message = ty.message(payload);
         self.topic(publish.topic, |topic| {
-            if publish.sync != 0 {
+            if publish.sync != 0 && self.may_wait(publish.operation) {
                 let subscription = self.subscription(publish.sync)?;
                 return loop {
                     match topic.publish_sync(message, &subscription) {
@@ -230,6 +241,14 @@ impl Stage {
                 }
             }
         })
+    }
+
+    /// Whether a synchronous publish may wait for its handler: not if that handler waits for a turn.
+    fn may_wait(&self, operation: OperationId) -> bool {
+        match &self.conductor {
+            Conductor::Recorded(turns) => turns.waits(operation),
+            Conductor::Threads(_) => true,
+        }
     }
 
     fn back_off<M>(&self, message: M) -> M {
@@ -286,12 +305,42 @@ impl Stage {
             _ => Delivery::Lane(Home::default()),
         };
         let listener = Listener::new(Arc::clone(self), sub);
+        SUBSCRIBING.with_borrow_mut(|subs| subs.push(sub));
         let made = self.topic(info.topic, |topic| {
             topic.subscriber().name(info.origin.as_str()).delivery(delivery).subscribe_handler(listener).map_err(text)
-        })?;
+        });
+        SUBSCRIBING.with_borrow_mut(Vec::pop);
+        let made = made?;
         let _ = self.ids[sub as usize].set(made.id());
+        self.by_id.lock().unwrap_or_else(PoisonError::into_inner).insert(made.id(), sub);
         put(&self.subscriptions[sub as usize], Some(Arc::new(made)));
         Ok(())
+    }
+
+    /// Which recorded publish a subscription change of the bus stands for.
+    ///
+    /// It may come before `subscribe` has returned, and the number is known only then: to a direct handler,
+    /// inside that very call, or to one on another thread, which waits the moment.
+    pub(crate) fn publish_of(&self, change: &SubscriptionChange) -> Option<PublishId> {
+        let since = Instant::now();
+        let sub = loop {
+            let known = self.by_id.lock().unwrap_or_else(PoisonError::into_inner).get(&change.subscription).copied();
+            if let Some(sub) = known.or_else(|| self.subscribing_to(&change.topic)) {
+                break sub;
+            }
+            if since.elapsed() > ID_LIMIT {
+                return None;
+            }
+            std::thread::yield_now();
+        };
+        self.plan.changes.get(&(change.kind == ChangeKind::Subscribe, sub)).copied()
+    }
+
+    /// The subscription that this thread is making, if it is to this topic.
+    fn subscribing_to(&self, topic: &str) -> Option<u32> {
+        let sub = SUBSCRIBING.with_borrow(|subs| subs.last().copied())?;
+        let own = self.plan.trace.subscriptions.get(sub)?.topic;
+        (self.plan.name_of(own) == topic).then_some(sub)
     }
 
     /// Runs `use_it` with a topic. Nothing drops a topic while it is used: the plan sees to that.
@@ -328,7 +377,8 @@ impl Stage {
     /// How long until an operation recorded at this time is due.
     pub(crate) fn until(&self, at: i64) -> Duration {
         let Some(speed) = self.settings.speed else { return Duration::ZERO };
-        let due = Duration::from_nanos((at.max(0) as f64 / speed) as u64);
+        let since = at - self.plan.trace.records.first().map_or(0, |first| first.at);
+        let due = Duration::from_nanos((since.max(0) as f64 / speed) as u64);
         due.saturating_sub(self.clock.elapsed())
     }
 

@@ -332,6 +332,8 @@ pub(crate) struct TraceError {
 pub(crate) enum Cause {
     #[error("not a JSON object: {0}")]
     Json(String),
+    #[error("a key is missing, twice there or has a value it cannot have: {0}")]
+    Value(String),
     #[error("unknown operation \"{0}\"")]
     UnknownOperation(String),
     #[error("operation \"{operation}\" needs the key \"{key}\"")]
@@ -354,10 +356,6 @@ pub(crate) enum Cause {
     UnsubscribeEndWithoutStart { sub: u32, thread: u32 },
     #[error("a subscription change is published outside subscribe and unsubscribe")]
     StrayChange,
-    #[error(
-        "callback of subscription {sub} with subscription change {message} makes operations; only a final message's callback may"
-    )]
-    OperationsInChange { sub: u32, message: u32 },
     #[error("subscription {sub} gets message {message}, which is not being published here")]
     StrayDelivery { sub: u32, message: u32 },
     #[error("the trace ends while thread {thread} is inside {what} that began at line {since}")]
@@ -376,7 +374,7 @@ impl Cause {
             Cause::Unfinished { .. } => {
                 "the end of the file is missing: take it again from where it came, or cut it where no callback is running"
             }
-            Cause::UnknownOperation(_) | Cause::MissingKey { .. } | Cause::BadValue { .. } => {
+            Cause::UnknownOperation(_) | Cause::MissingKey { .. } | Cause::Value(_) | Cause::BadValue { .. } => {
                 "traces/FORMAT.md lists the operations and their keys; correct the line or take the file again"
             }
             _ => {

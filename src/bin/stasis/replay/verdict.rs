@@ -3,7 +3,7 @@
 use super::figures::Figures;
 use super::listener::{Call, Key};
 use super::oracle::{Ear, Oracle, Span};
-use super::plan::{Origin, Plan, Publish, PublishId};
+use super::plan::{Plan, Publish};
 use super::stage::Remains;
 use std::collections::HashMap;
 
@@ -34,6 +34,8 @@ pub(crate) struct Findings {
     pub(crate) half_way: u64,
     /// Difference explained: an operation has another place in the order of this run.
     pub(crate) moved: u64,
+    /// Difference explained: the original delivered a message twice over two ways, here it comes once (G3).
+    pub(crate) once: u64,
     /// Messages compared with the recording.
     pub(crate) compared: u64,
     /// Publishes that overlapped an operation which decides about a receiver.
@@ -75,6 +77,7 @@ impl Findings {
         self.disagreeing += other.disagreeing;
         self.half_way += other.half_way;
         self.moved += other.moved;
+        self.once += other.once;
         self.compared += other.compared;
         self.ambiguous += other.ambiguous;
         self.failures += other.failures;
@@ -149,20 +152,12 @@ fn name(plan: &Plan, sub: u32) -> String {
 
 /// Reads the logs: receivers of each publish, order, doubles, final messages, times.
 fn receivers(plan: &Plan, remains: &Remains, figures: &mut Figures, findings: &mut Findings) -> Vec<Vec<u32>> {
-    let mut changes: HashMap<(bool, u32), PublishId> = HashMap::new();
-    for (id, publish) in plan.publishes.iter().enumerate() {
-        match publish.origin {
-            Origin::Subscribed(sub) => drop(changes.insert((true, sub), id as PublishId)),
-            Origin::Unsubscribed(sub) => drop(changes.insert((false, sub), id as PublishId)),
-            Origin::Recorded => {}
-        }
-    }
     let subs: HashMap<u64, u32> =
         remains.ids.iter().enumerate().filter_map(|(sub, id)| Some(((*id)?, sub as u32))).collect();
     let resolve = |key: Key| match key {
         Key::Publish(publish) => Some(publish),
-        Key::Subscribed(id) => changes.get(&(true, *subs.get(&id)?)).copied(),
-        Key::Unsubscribed(id) => changes.get(&(false, *subs.get(&id)?)).copied(),
+        Key::Subscribed(id) => plan.changes.get(&(true, *subs.get(&id)?)).copied(),
+        Key::Unsubscribed(id) => plan.changes.get(&(false, *subs.get(&id)?)).copied(),
         Key::Final | Key::Foreign => None,
     };
     let mut got: Vec<Vec<u32>> = vec![Vec::new(); plan.publishes.len()];
@@ -215,12 +210,15 @@ fn agree(
     findings: &mut Findings,
 ) {
     findings.compared += 1;
-    let at = Span { start: u64::from(publish.line), end: u64::from(publish.line) };
+    let at = Span { start: u64::from(publish.line), end: u64::from(publish.end_line) };
     let mut recorded: Vec<u32> = publish.recorded.iter().map(|delivery| delivery.sub).collect();
     if !plan.trace.has_deliveries {
         recorded = lines.audience(publish, at).iter().map(|ear| ear.sub).collect();
         let (least, most) = lines.list_length(publish, at);
-        if !(least..=most).contains(&(publish.listed as usize)) {
+        let listed = publish.listed as usize;
+        if listed > most && listed <= lines.ways(publish, at) {
+            findings.once += 1;
+        } else if !(least..=most).contains(&listed) {
             findings.disagreeing += 1;
             findings.note(|| {
                 let listed = publish.listed;
@@ -232,9 +230,10 @@ fn agree(
             return;
         }
     }
-    // The original may give a message twice to a subscription that two paths lead to; G3: once here.
     recorded.sort_unstable();
+    let before = recorded.len();
     recorded.dedup();
+    findings.once += u64::from(recorded.len() < before);
     if recorded == got {
         return;
     }
@@ -247,7 +246,8 @@ fn agree(
         let here = find(audience, sub);
         if in_lines.is_some_and(|ear| !ear.must) {
             half_way = true;
-        } else if in_lines.is_some() == was_recorded && here.is_some_and(|ear| ear.must) != was_recorded {
+        } else if in_lines.is_some() == was_recorded && here.map_or(was_recorded, |ear| !ear.must || !was_recorded) {
+            // Recorded, and not sure here; or not recorded, and possible here.
             moved = true;
         } else {
             unexplained = Some((sub, was_recorded));

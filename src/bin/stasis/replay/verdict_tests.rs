@@ -1,5 +1,6 @@
 //! Every verdict can fail: a faultless log, then the same log with one fault.
 
+use super::super::plan::{Origin, PublishId};
 use super::super::testing::{TINY, plan};
 use super::*;
 

@@ -27,6 +27,7 @@ mod sample;
 pub(crate) use options::Options;
 
 use crate::Exit;
+use crate::output::{complain, may_write, show, unwritable};
 use report::Report;
 use std::path::Path;
 
@@ -34,27 +35,29 @@ use std::path::Path;
 pub(crate) fn main(options: &Options) -> Exit {
     // Now, not after an hour.
     for path in [&options.report, &options.plot].into_iter().flatten() {
-        if let Err(error) = std::fs::OpenOptions::new().append(true).create(true).open(path) {
-            return bad_file(path, &error);
+        if let Err(error) = may_write(path) {
+            return unwritable(path, &error);
         }
     }
     let report = match run::soak(options) {
         Ok(report) => report,
         Err(error) => {
-            eprintln!("stasis: {error}\n  try --lanes 1");
+            complain(format_args!("stasis: {error}\n  try --lanes 1"));
             return Exit::BadInput;
         }
     };
-    print!("{}", report.text());
+    if let Err(error) = show(report.text()) {
+        complain(format_args!("stasis: the summary cannot be written: {error}"));
+    }
     if let Some(path) = &options.report
         && let Err(error) = write_report(path, &report)
     {
-        return bad_file(path, &error);
+        return unwritable(path, &error);
     }
     if let Some(path) = &options.plot
         && let Err(error) = std::fs::write(path, plot::svg(&report))
     {
-        return bad_file(path, &error);
+        return unwritable(path, &error);
     }
     if report.holds() { Exit::Good } else { Exit::Failed }
 }
@@ -62,9 +65,4 @@ pub(crate) fn main(options: &Options) -> Exit {
 fn write_report(path: &Path, report: &Report) -> std::io::Result<()> {
     let is_json = path.extension().is_some_and(|extension| extension == "json");
     std::fs::write(path, if is_json { report.json() } else { report.markdown() })
-}
-
-fn bad_file(path: &Path, error: &std::io::Error) -> Exit {
-    eprintln!("stasis: {} cannot be written: {error}\n  check the folder and its rights", path.display());
-    Exit::BadInput
 }

@@ -2,6 +2,7 @@
 
 use super::report::{mega, rate};
 use super::sample::Sample;
+use crate::output::complain;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::cell::Cell;
 use std::io::IsTerminal;
@@ -50,7 +51,7 @@ impl Progress {
         self.bar.set_message(message.clone());
         if self.plain && self.written.get().elapsed() > LINE_EVERY {
             self.written.set(Instant::now());
-            eprintln!("{:.0} of {:.0} s: {message}", now.at.as_secs_f64(), self.length.as_secs_f64());
+            complain(format_args!("{:.0} of {:.0} s: {message}", now.at.as_secs_f64(), self.length.as_secs_f64()));
         }
     }
 }
