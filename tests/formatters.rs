@@ -5,6 +5,8 @@
 #[path = "common/ami_check.rs"]
 mod ami_check;
 mod common;
+#[path = "common/json_check.rs"]
+mod json_check;
 
 use common::{DELIVERIES, PATIENCE, bus, lock};
 use proptest::prelude::*;
@@ -551,5 +553,17 @@ proptest! {
         ami_check::check("Name", classes, &fields);
         ami_check::check_parse(&any.concat());
         ami_check::check_parse(&format!("Event: x\r\n{}", any.join("\r\n")));
+    }
+
+    #[test]
+    fn user_events_say_what_they_are_made_of(
+        name in text(),
+        fields in prop::collection::vec((text(), (any::<u8>(), text(), any::<i32>())), 0..4),
+        objects in prop::collection::vec(
+            (any::<u8>(), text(), prop::collection::vec((text(), (any::<u8>(), text(), any::<i32>())), 0..3), any::<bool>()),
+            0..4,
+        ),
+    ) {
+        json_check::check(&name, &fields, &objects);
     }
 }

@@ -129,23 +129,26 @@ fn g02_threads_that_share_a_lock() {
     all_saw(listeners, 0..many);
 }
 
+/// A relay answers each question on another topic, while the publish of the question may still be going on. Who is
+/// served on the relay's lane sees the question first, since a lane has one order for all on it; an inline relay runs
+/// when the question is queued everywhere, so then everybody does. (On another lane the answer may come first: that
+/// publish has not returned when the other begins.)
 #[test]
 fn g02_a_message_published_in_a_handler_comes_after_the_one_that_caused_it() {
-    // A relay answers each question on another topic; whoever gets both sees the question first.
-    for relay in DELIVERIES {
+    let lane = Delivery::Lane(Home::Lane(0));
+    let all_kinds = [lane, Delivery::Lane(Home::Lane(1)), Delivery::Dedicated, Delivery::Inline];
+    for (relay, witnesses) in [(lane, 1), (Delivery::Inline, all_kinds.len())] {
         let bus = bus(2);
         let (questions, answers, all) =
             (bus.topic("questions").unwrap(), bus.topic("answers").unwrap(), bus.topic("all").unwrap());
         let kind = number(&bus);
         let _forwards = [questions.forward_to(&all).unwrap(), answers.forward_to(&all).unwrap()];
-        // The relay is the newest: an inline listener that is older has seen the question when it runs.
-        let listeners =
-            [Delivery::Lane(Home::Lane(0)), Delivery::Lane(Home::Lane(1)), Delivery::Dedicated, Delivery::Inline].map(
-                |delivery| {
-                    let log = Log::new();
-                    (all.subscriber().delivery(delivery).accept(&kind).subscribe(log.handler()).unwrap(), log)
-                },
-            );
+        let listen = |delivery: Delivery| {
+            let log = Log::new();
+            (all.subscriber().delivery(delivery).accept(&kind).subscribe(log.handler()).unwrap(), log)
+        };
+        // The relay is the newest: who is older and on its lane, or inline as it, has seen the question when it runs.
+        let listeners: Vec<_> = all_kinds.into_iter().map(listen).collect();
         let relay = questions.subscriber().delivery(relay).accept(&kind).subscribe({
             let (answers, kind) = (answers.clone(), kind.clone());
             move |received| {
@@ -160,12 +163,12 @@ fn g02_a_message_published_in_a_handler_comes_after_the_one_that_caused_it() {
             questions.publish(kind.message(2 * n)).unwrap();
         }
         relay.unsubscribe_and_join(PATIENCE).unwrap();
-        for (subscription, log) in listeners {
+        for (at, (subscription, log)) in listeners.into_iter().enumerate() {
             subscription.unsubscribe_and_join(PATIENCE).unwrap();
             let values = log.values();
             let position = |n: u64| values.iter().position(|seen| *seen == n).unwrap();
             assert_eq!(values.len() as u64, 2 * many);
-            for n in (0..many).step_by(17) {
+            for n in (0..many).step_by(17).filter(|_| at < witnesses) {
                 assert!(position(2 * n) < position(2 * n + 1), "question {n} before its answer");
             }
             assert!(values.iter().filter(|n| **n % 2 == 1).is_sorted(), "answers in order");

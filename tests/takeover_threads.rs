@@ -1,37 +1,15 @@
 //! Take-over when the system gives no more threads. Alone in its process: it limits what that may map.
 #![cfg(all(target_os = "linux", not(miri)))]
-#![allow(missing_docs, unsafe_code)]
+#![allow(missing_docs)]
 mod common;
+#[path = "common/few_threads.rs"]
+mod few_threads;
 
 use common::{Gate, Log, OpenAtEnd, PATIENCE, eventually, must_end, number};
+use few_threads::FewThreads;
 use stasis_bus::{Bus, Delivery, Home, Pinning};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// While it lives the process may map one MiB more than it has: no thread's stack.
-struct NoThreads(libc::rlimit);
-
-impl NoThreads {
-    fn begin() -> Self {
-        let mut old = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-        // SAFETY: fills the struct it is given.
-        assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_AS, &raw mut old) }, 0);
-        let pages: u64 =
-            std::fs::read_to_string("/proc/self/statm").unwrap().split(' ').next().unwrap().parse().unwrap();
-        let limit = libc::rlimit { rlim_cur: pages * 4096 + (1 << 20), ..old };
-        // SAFETY: reads the struct it is given.
-        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) }, 0);
-        assert!(std::thread::Builder::new().spawn(|| ()).is_err(), "threads can still be made");
-        Self(old)
-    }
-}
-
-impl Drop for NoThreads {
-    fn drop(&mut self) {
-        // SAFETY: reads the struct it is given.
-        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const self.0) }, 0);
-    }
-}
 
 #[test]
 fn g07_g08_no_lane_is_taken_without_a_thread_for_it() {
@@ -67,7 +45,7 @@ fn g07_g08_no_lane_is_taken_without_a_thread_for_it() {
         // Whatever is made once is made before memory is short.
         topic.publish(kind.message(2)).unwrap();
         eventually("it runs", || waits.values() == [2]);
-        let none = NoThreads::begin();
+        let none = FewThreads::none();
         topic.publish(kind.message(0)).unwrap();
         eventually("it is stuck", || bus.stats().takeovers + bus.stats().takeovers_refused > 0);
         gate.open();

@@ -1,7 +1,7 @@
 //! Whole buses: the topic's publish path against unsubscribing and shutting down.
 #![cfg(loom)]
 
-use loom_tests::whole::{LONG, Log, begin, bus, subscribe};
+use loom_tests::whole::{FINAL, LONG, Log, begin, bus, subscribe};
 use loom_tests::{Drops, Model, spawn};
 use stasis_bus::Delivery;
 use stasis_bus::model::{close_intake, finish_shutdown, message_type};
@@ -50,6 +50,62 @@ fn unsubscribe_against_publish_on_a_lane() {
 #[test]
 fn unsubscribe_against_publish_inline() {
     unsubscribing_against_publishing("unsubscribe_against_publish_inline", Delivery::Inline);
+}
+
+/// Promises G3, G12: a handler that panics while another publish races: both messages come, the panic is counted, and
+/// the final message comes as if nothing had happened.
+fn panicking_against_publishing(name: &'static str, delivery: Delivery) {
+    Model::new(name).preemptions(if delivery == Delivery::Inline { 2 } else { 1 }).check(move || {
+        loom::stop_exploring();
+        let (log, drops) = (Log::default(), Drops::new());
+        let bus = bus();
+        let topic = bus.topic("calls").unwrap();
+        let kind = message_type::<usize>("n");
+        let (seen, probe) = (Log::clone(&log), drops.probe());
+        let subscription = topic
+            .subscriber()
+            .delivery(delivery)
+            .subscribe(move |received| {
+                let _ = &probe;
+                let n = if received.is_final() { Some(&FINAL) } else { received.payload::<usize>() };
+                // Changes are of no interest here.
+                let Some(&n) = n else { return };
+                seen.lock().unwrap().push(n);
+                if n == 1 {
+                    // No panic hook: this one is meant.
+                    std::panic::resume_unwind(Box::new("a handler panics, as it should"));
+                }
+            })
+            .unwrap();
+        begin(&bus);
+        let publisher = {
+            let (topic, message) = (topic.clone(), kind.message(5));
+            spawn(move || topic.publish(message).unwrap())
+        };
+        topic.publish(kind.message(1)).unwrap();
+        publisher.join().unwrap();
+        loom::stop_exploring();
+        subscription.unsubscribe().wait().unwrap();
+        let seen = log.lock().unwrap().clone();
+        assert!(matches!(seen[..], [1, 5, FINAL] | [5, 1, FINAL]), "{seen:?}");
+        assert_eq!((drops.count(), subscription.stats().panics), (1, 1));
+        drop((subscription, topic));
+        bus.shutdown(LONG).unwrap();
+    });
+}
+
+/// On a lane.
+/// Mutation: `panicked` letting the panic go on.
+#[test]
+fn a_panic_against_a_publish_on_a_lane() {
+    panicking_against_publishing("a_panic_against_a_publish_on_a_lane", Delivery::default());
+}
+
+/// Inline.
+/// Mutations: the publisher's own call not caught; a queued one not caught.
+#[test]
+fn a_panic_against_a_publish_inline() {
+    panicking_against_publishing("a_panic_against_a_publish_inline", Delivery::Inline);
 }
 
 /// Promise G11: shutdown versus publish. A publish that was accepted is delivered, before the final message;

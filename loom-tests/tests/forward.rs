@@ -98,6 +98,62 @@ fn a_cancel_against_an_unsubscribe() {
     });
 }
 
+/// Promises G3, G5: a forward is made while one of the two it brings leaves: afterwards who stays is upstream, who left
+/// is not, and gets nothing after its final message.
+/// Mutation: downstream subscriptions read before the lock.
+#[test]
+fn a_forward_against_an_unsubscribe() {
+    Model::new("a_forward_against_an_unsubscribe").check(|| {
+        loom::stop_exploring();
+        let (stays, leaves, drops) = (Log::default(), Log::default(), Drops::new());
+        let bus = bus();
+        let (up, down) = (bus.topic("up").unwrap(), bus.topic("down").unwrap());
+        let kind = message_type::<usize>("n");
+        let staying = subscribe(&down, Delivery::Inline, &stays, &drops);
+        let leaving = subscribe(&down, Delivery::Inline, &leaves, &drops);
+        begin(&bus);
+        let forwarder = {
+            let (up, down) = (up.clone(), down.clone());
+            spawn(move || up.forward_to(&down).unwrap())
+        };
+        drop(leaving);
+        let forward = forwarder.join().unwrap();
+        loom::stop_exploring();
+        assert_eq!((up.subscribers(), down.subscribers()), (1, 1));
+        up.publish(kind.message(1)).unwrap();
+        assert_eq!((stays.lock().unwrap().clone(), leaves.lock().unwrap().clone()), (vec![1], vec![FINAL]));
+        drop((forward, staying, up, down));
+        bus.shutdown(LONG).unwrap();
+        assert_eq!(drops.count(), 2);
+    });
+}
+
+/// Promise G3: a forward is cancelled while somebody subscribes downstream: afterwards nobody is left upstream.
+/// Mutation: topics upstream found before the lock.
+#[test]
+fn a_cancel_against_a_subscribe() {
+    Model::new("a_cancel_against_a_subscribe").check(|| {
+        loom::stop_exploring();
+        let (log, drops) = (Log::default(), Drops::new());
+        let bus = bus();
+        let (up, down) = (bus.topic("up").unwrap(), bus.topic("down").unwrap());
+        let kind = message_type::<usize>("n");
+        let forward = up.forward_to(&down).unwrap();
+        begin(&bus);
+        let canceller = spawn(move || forward.cancel());
+        let subscription = subscribe(&down, Delivery::Inline, &log, &drops);
+        canceller.join().unwrap();
+        loom::stop_exploring();
+        assert_eq!((up.subscribers(), down.subscribers()), (0, 1));
+        up.publish(kind.message(1)).unwrap();
+        down.publish(kind.message(2)).unwrap();
+        assert_eq!(log.lock().unwrap().clone(), [2]);
+        drop((subscription, up, down));
+        bus.shutdown(LONG).unwrap();
+        assert_eq!((log.lock().unwrap().clone(), drops.count()), (vec![2, FINAL], 1));
+    });
+}
+
 /// Promise G3 (delicate point 8): a racing publish sees the whole forward or nothing of it.
 /// Mutation: subscriptions entered one at a time.
 #[test]

@@ -29,17 +29,21 @@ fn a_pin_holds_off_the_drop() {
         let alive = Arc::new(Watched::new(1));
         let first = Retired { alive: Arc::clone(&alive), _probe: drops.probe() };
         let cell = Arc::new(SnapshotCell::new(Some(alive)));
+        // Orders nothing: makes loom try the drop behind the read, too.
+        let was_read = Arc::new(AtomicBool::new(false));
         let reader = {
-            let cell = Arc::clone(&cell);
+            let (cell, read) = (Arc::clone(&cell), Arc::clone(&was_read));
             spawn(move || {
                 let pin = pin();
                 if let Some(alive) = cell.look(Clone::clone) {
                     assert_eq!(alive.get(), 1);
+                    read.store(true, Ordering::Relaxed);
                 }
                 drop(pin);
             })
         };
         cell.swap(None);
+        was_read.load(Ordering::Relaxed);
         reclaimer.retire(first);
         reclaimer.tick();
         reader.join().unwrap();

@@ -265,6 +265,42 @@ fn a_slow_handler_under_the_watchdog() {
     });
 }
 
+/// Promises G2, G3, G12: a handler that panics now and then, on a lane and inline: it gets everything all the same, and
+/// so does its neighbour.
+#[test]
+fn a_handler_that_panics_while_two_publish() {
+    explore(|seed| {
+        let bus = bus(1);
+        let topic = bus.topic("calls").unwrap();
+        let kind = MessageType::<u64>::new(&bus, "n").unwrap();
+        let panicking = [Delivery::default(), Delivery::Inline].map(|delivery| {
+            let log = Log::default();
+            let into = Arc::clone(&log);
+            let subscriber = topic.subscriber().delivery(delivery).accept(&kind);
+            let subscription = subscriber.subscribe(move |received| {
+                let n = received.payload::<u64>().copied().unwrap_or(FINAL);
+                into.lock().unwrap().push(n);
+                if n % 3 == seed % 3 {
+                    // No panic hook: this one is meant.
+                    resume_unwind(Box::new("a handler panics, as it should"));
+                }
+            });
+            (subscription.unwrap(), log)
+        });
+        let (neighbour, log) = subscribe(&topic, Delivery::default());
+        let publishers = [publisher(&topic, &kind, 0..4), publisher(&topic, &kind, 100..104)];
+        publishers.into_iter().for_each(|join| join());
+        for (subscription, log) in panicking.iter().chain([&(neighbour, log)]) {
+            subscription.unsubscribe_and_join(LONG).unwrap();
+            assert_eq!(log.lock().unwrap().len(), 9);
+            check(log, false);
+        }
+        assert!(bus.stats().panics >= 4, "a third of eight messages, twice");
+        drop((panicking, topic));
+        bus.shutdown(LONG).unwrap();
+    });
+}
+
 /// Gives the others a turn.
 fn spin() {
     stasis_bus::schedule::pause();

@@ -95,8 +95,9 @@ fn a_member_comes_back_in_order() {
 
 /// Who looks at a worker sees it in a call whose message is there, or nothing; neither what it serves nor a
 /// take-over right after is disturbed.
-/// Mutations: `peek` without its fence; not comparing what runs; `leave` not waiting for who looks; the sign of a
-/// look taken for a loss.
+/// Mutations: `peek` without its fence; the sign of a look taken for a loss. (Not comparing what runs, and `leave` not
+/// waiting for who looks, are not noticed here, since what is looked at is no object of loom's; the code is that of
+/// `take`, where `a_lane_is_taken_over_whenever_it_may_be` notices both.)
 #[test]
 fn a_worker_that_is_looked_at_goes_on() {
     static SEEN: AtomicUsize = AtomicUsize::new(0);

@@ -18,7 +18,8 @@ use stasis_bus::{Bus, ChangeKind, Delivery, Home, MessageType, Pinning, Received
 pub(crate) const DELIVERIES: [Delivery; 3] = [Delivery::Lane(Home::Affinity), Delivery::Dedicated, Delivery::Inline];
 
 /// How long a test waits for what must come before it is called hanging. Not a performance limit.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// Under the thread sanitizer everything takes ten times as long.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(if cfg!(stasis_tsan) { 600 } else { 60 });
 
 /// A bus for tests.
 pub(crate) fn bus(lanes: usize) -> Bus {

@@ -2,6 +2,7 @@
 //! [`stasis_bus::reference`], and both must deliver the same. Words of four bytes, so that any bytes are
 //! a program: proptest and the fuzzer write them alike.
 
+use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex};
 
 use stasis_bus::reference::{CHANGE, Delivered, Filter, Kind, Mode, Reference};
@@ -90,6 +91,8 @@ struct Twins {
     listeners: Vec<Listener>,
     forwards: Vec<Option<Forward>>,
     published: u64,
+    /// Calls that panicked.
+    panics: Arc<Mutex<u64>>,
 }
 
 /// Ids of the real bus stand in its log as they are; [`Twins::seen`] turns them into the reference's numbers.
@@ -129,6 +132,7 @@ impl Twins {
             listeners: Vec::new(),
             forwards: Vec::new(),
             published: 0,
+            panics: Arc::default(),
         }
     }
 
@@ -225,6 +229,8 @@ impl Twins {
         if self.listeners.len() == MOST {
             return;
         }
+        // Whether it panics changes nothing for anybody (G12): every third call, if the highest bit is set.
+        let (mut calls, panics) = (0, (delivery >= 128).then(|| Arc::clone(&self.panics)));
         let delivery = match delivery % 8 {
             0 => Delivery::Dedicated,
             1..=3 => Delivery::Inline,
@@ -257,7 +263,16 @@ impl Twins {
         }
         let log = RealLog::default();
         let writer = Arc::clone(&log);
-        let handle = builder.subscribe(move |received| write(&writer, received)).expect("open");
+        let handler = move |received: &Received<'_>| {
+            write(&writer, received);
+            calls += 1;
+            if let Some(panics) = panics.as_ref().filter(|_| calls % 3 == 0) {
+                *lock(panics) += 1;
+                // No panic hook: this one is meant.
+                resume_unwind(Box::new("meant"));
+            }
+        };
+        let handle = builder.subscribe(handler).expect("open");
         let listener = Listener { end: handle.completion(), id: handle.id(), handle: Some(handle), log };
         self.listeners.push(listener);
         assert_eq!(self.reference.subscribe(topic, naive), self.listeners.len() - 1);
@@ -324,5 +339,6 @@ impl Twins {
             listener.end.wait_timeout(PATIENCE).expect("no handler blocks");
             self.compare(at, "at the end");
         }
+        assert_eq!(self.bus.stats().panics, *lock(&self.panics), "panics are counted");
     }
 }

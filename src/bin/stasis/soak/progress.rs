@@ -1,6 +1,5 @@
 //! What a soak shows while it runs: a bar on a terminal, a line every few seconds elsewhere.
 
-use super::ledger::Ledger;
 use super::report::{mega, rate};
 use super::sample::Sample;
 use crate::output::complain;
@@ -34,13 +33,16 @@ impl Progress {
         Self { bar, plain: !terminal && !quiet, length, written: Cell::new(Instant::now()) }
     }
 
-    pub(crate) fn show(&self, before: Option<&Sample>, now: &Sample, stats: &BusStats, ledger: &Ledger) {
+    pub(crate) fn show(&self, before: Option<&Sample>, now: &Sample, stats: &BusStats) {
         let speed = before.map_or(0.0, |before| rate(before, now, |sample| sample.delivered));
-        let violations: u64 = ledger.violations().iter().sum();
-        let verdict = if violations == 0 { "all verdicts hold".to_owned() } else { format!("{violations} VIOLATIONS") };
+        let verdict = match now.violations {
+            0 => "all verdicts hold".to_owned(),
+            violations => format!("{violations} VIOLATIONS"),
+        };
         let message = format!(
-            "{} | {speed:.0} deliveries/s | {} subscriptions | {} take-overs | {} panics | {verdict}",
+            "{}, {} allocated | {speed:.0} deliveries/s | {} subscriptions | {} take-overs | {} panics | {verdict}",
             mega(now.rss as f64),
+            mega(now.heap as f64),
             now.subscriptions,
             stats.takeovers,
             stats.panics,

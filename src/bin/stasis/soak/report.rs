@@ -76,12 +76,17 @@ impl Report {
         }
     }
 
-    pub(crate) fn memory(&self) -> Memory {
-        Memory::of(&self.samples)
+    fn memory(&self) -> [(&'static str, Memory); 2] {
+        [
+            ("memory is flat (G9)", Memory::of_process(&self.samples)),
+            ("what is allocated is flat (G9, G10)", Memory::of_heap(&self.samples)),
+        ]
     }
 
     pub(crate) fn holds(&self) -> bool {
-        self.violations.iter().all(|n| *n == 0) && self.failures.is_empty() && self.memory().is_flat()
+        self.violations.iter().all(|n| *n == 0)
+            && self.failures.is_empty()
+            && self.memory().iter().all(|(_, memory)| memory.is_flat())
     }
 
     /// Name, whether it holds, and what was found.
@@ -90,8 +95,7 @@ impl Report {
             let found = self.violations[*verdict as usize];
             (*name, found == 0, format!("{found} {what}"))
         });
-        let memory = self.memory();
-        let said = match memory {
+        let said = |memory: Memory| match memory {
             Memory::Unknown => "not judged: needs 20 samples in the second half, and 15 seconds".to_owned(),
             Memory::Judged { slope, growth, allowed } => format!(
                 "{:+.3} MB a minute in the second half, {:+.1} MB in all ({} is still called flat)",
@@ -100,13 +104,22 @@ impl Report {
                 mega(allowed)
             ),
         };
-        counted.chain([("memory is flat (G9)", memory.is_flat(), said)]).collect()
+        let memory = self.memory().map(|(name, memory)| (name, memory.is_flat(), said(memory)));
+        counted.chain(memory).collect()
     }
 
-    fn span(&self) -> (f64, f64, f64) {
-        let rss = |sample: &Sample| sample.rss as f64;
-        let last = self.samples.last().map_or((0.0, 0.0), |last| (last.at.as_secs_f64(), rss(last)));
-        (last.0, last.1, self.samples.iter().map(rss).fold(0.0, f64::max))
+    /// Seconds, and memory in words.
+    fn span(&self) -> (f64, String) {
+        let last = self.samples.last().copied().unwrap_or_default();
+        let most = |bytes: fn(&Sample) -> u64| mega(self.samples.iter().map(bytes).max().unwrap_or(0) as f64);
+        let memory = format!(
+            "{} at the end ({} of it allocated), {} at most ({})",
+            mega(last.rss as f64),
+            mega(last.heap as f64),
+            most(|sample| sample.rss),
+            most(|sample| sample.heap)
+        );
+        (last.at.as_secs_f64(), memory)
     }
 
     fn conclusion(&self) -> &'static str {
@@ -114,9 +127,9 @@ impl Report {
     }
 
     pub(crate) fn text(&self) -> String {
-        let (seconds, rss, most) = self.span();
+        let (seconds, memory) = self.span();
         let mut text = format!("soak        {seconds:.0} s, seed {}, {}\n", self.seed, self.setting);
-        let _ = writeln!(text, "memory      {} at the end, {} at most", mega(rss), mega(most));
+        let _ = writeln!(text, "memory      {memory}");
         for (name, count) in &self.counts {
             let _ = writeln!(text, "  {count:>12}  {name}");
         }
@@ -131,18 +144,13 @@ impl Report {
     }
 
     pub(crate) fn markdown(&self) -> String {
-        let (seconds, rss, most) = self.span();
+        let (seconds, memory) = self.span();
         let mut text =
             format!("# Soak\n\n`stasis soak --minutes {} --seed {} {}`", self.minutes, self.seed, self.setting);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
         let _ = writeln!(text, ": {}.\n", self.conclusion());
-        let _ = writeln!(
-            text,
-            "{seconds:.0} seconds on {cores} cores, {profile} build; memory {} at the end, {} at most.\n",
-            mega(rss),
-            mega(most)
-        );
+        let _ = writeln!(text, "{seconds:.0} seconds on {cores} cores, {profile} build; memory {memory}.\n");
         let _ = writeln!(text, "| verdict | holds | found |\n|---|---|---|");
         for (name, holds, found) in self.verdicts() {
             let _ = writeln!(text, "| {name} | {} | {found} |", if holds { "yes" } else { "**no**" });
@@ -169,6 +177,8 @@ impl Report {
             serde_json::json!([
                 sample.at.as_secs_f64(),
                 sample.rss,
+                sample.heap,
+                sample.violations,
                 sample.published,
                 sample.delivered,
                 sample.subscriptions,
@@ -185,7 +195,7 @@ impl Report {
             "verdicts": verdicts.collect::<Vec<_>>(),
             "counts": counts,
             "failures": self.failures,
-            "sample_columns": ["seconds", "rss", "published", "delivered", "subscriptions", "ring_bytes"],
+            "sample_columns": ["seconds", "rss", "heap", "violations", "published", "delivered", "subscriptions", "ring_bytes"],
             "samples": samples.collect::<Vec<_>>(),
         });
         format!("{report:#}\n")

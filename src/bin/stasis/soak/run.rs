@@ -10,7 +10,7 @@ use super::progress::Progress;
 use super::publish::publisher;
 use super::random::Random;
 use super::report::Report;
-use super::sample::{Sample, rss};
+use super::sample::{Sample, few_arenas, heap, rss};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -89,6 +89,7 @@ pub(crate) enum SoakError {
 pub(crate) fn soak(options: &Options) -> Result<Report, SoakError> {
     let clock = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(1, |now| now.as_nanos() as u64);
     let seed = options.seed.unwrap_or_else(clock);
+    few_arenas();
     let bus = Bus::builder()
         .name("soak")
         .lanes(options.lanes.get())
@@ -164,6 +165,8 @@ fn watch(stage: &Stage, options: &Options, report: &mut Report) -> bool {
         let sample = Sample {
             at: began.elapsed(),
             rss: rss(),
+            heap: heap(),
+            violations: stage.ledger.violations().iter().sum(),
             published: stats.published,
             delivered: stage.ledger.calls.load(Ordering::Relaxed),
             subscriptions: stats.subscriptions,
@@ -178,7 +181,7 @@ fn watch(stage: &Stage, options: &Options, report: &mut Report) -> bool {
         if options.plant == Some(Plant::Grow) {
             grown.push(vec![1; (4e6 * every.as_secs_f64()) as usize]);
         }
-        progress.show(report.samples.last(), &sample, &stats, &stage.ledger);
+        progress.show(report.samples.last(), &sample, &stats);
         report.samples.push(sample);
     }
     true
