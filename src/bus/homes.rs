@@ -1,8 +1,9 @@
 //! Which lane a subscription lives on, and the threads of dedicated ones.
 //!
 //! Affinity keeps the subscriptions of a topic together, so that a publish to a few of them is one
-//! dispatch; after every [`GROUP`] it goes on to the next lane, so that a large audience is served by
-//! all cores.
+//! dispatch; after every group it goes on to the next lane, so that a large audience is served by
+//! all cores. Groups are larger in large audiences: where two of them meet in memory, lanes on two cores write the
+//! same cache line at every message (1000 subscribers on two lanes: 10 ns a delivery by sixteens, 6 ns like this).
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +25,8 @@ use crate::sync::{Arc, Mutex, lock, scaled};
 /// Which lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Home {
-    /// Together with the other subscriptions of the topic, sixteen to a lane (default).
+    /// Together with the other subscriptions of the topic: sixteen to a lane, 64 from the 128th on, 256 from the
+    /// 2048th on (default).
     #[default]
     Affinity,
     /// The lane with the fewest subscriptions.
@@ -33,8 +35,22 @@ pub enum Home {
     Lane(usize),
 }
 
-/// Subscriptions of a topic that share a lane by affinity.
-const GROUP: usize = 16;
+/// Subscriptions of a topic that share a lane by affinity, from so many on.
+const GROUPS: [(usize, usize); 3] = [(2048, 256), (128, 64), (0, 16)];
+
+/// Number of the group that the next subscription of a topic with so many comes into.
+fn group(before: usize) -> usize {
+    let (mut upper, mut groups) = (before, 0);
+    for (from, size) in GROUPS {
+        if upper >= from {
+            groups += (upper - from) / size;
+            upper = from.saturating_sub(1);
+            // The smaller groups below are full.
+            groups += usize::from(from > 0);
+        }
+    }
+    groups
+}
 
 /// Ring of a dedicated subscription.
 const DEDICATED_SLOT_BITS: u32 = scaled(8, 1) as u32;
@@ -135,7 +151,7 @@ impl Homes {
                     topic.home.store(self.least_loaded() + 1, Ordering::Relaxed);
                 }
                 let first = topic.home.load(Ordering::Relaxed) - 1;
-                (first + before / GROUP) % lanes
+                (first + group(before)) % lanes
             }
         };
         self.loads[lane].fetch_add(1, Ordering::Relaxed);
@@ -181,5 +197,23 @@ impl Homes {
 impl std::fmt::Debug for Homes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Homes").field("lanes", &self.lanes).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_follow_one_another_and_grow() {
+        let mut sizes = vec![0];
+        for before in 0..5000 {
+            assert!(group(before) + 1 == sizes.len() || group(before) == sizes.len(), "{before}");
+            sizes.resize(group(before) + 1, 0);
+            sizes[group(before)] += 1;
+        }
+        let last = sizes.pop();
+        assert!(last.is_some_and(|last| last <= 256));
+        assert_eq!(sizes, [vec![16; 8], vec![64; 30], vec![256; 11]].concat());
     }
 }
