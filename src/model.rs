@@ -429,6 +429,10 @@ impl Part {
     pub fn push(&self, message: Message) {
         self.0.push(message);
     }
+    /// As a publish to several lanes.
+    pub fn push_each(parts: &[Self], message: Message) {
+        part::Part::push_each(&mut parts.iter().map(|part| &part.0), message);
+    }
     pub fn push_through(&self, message: Message) -> bool {
         self.0.push_through(message)
     }

@@ -30,7 +30,7 @@ fn g10_the_handle_of_an_ended_subscription_keeps_no_message() {
                     }
                 });
             }
-            for n in 0..stress(1500) {
+            for n in 0..stress(300) {
                 let delivery = match n % 4 {
                     0 => Delivery::Inline,
                     1 => Delivery::Lane(Home::default()),

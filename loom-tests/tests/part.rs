@@ -69,6 +69,37 @@ fn swap_against_publish(lane_runs: bool) {
     assert_eq!(drops.count(), 1, "the member went with its list");
 }
 
+/// Promise G2: what a handler publishes when it has got a message comes behind that message on every lane, also while
+/// the publish of the message is still going on.
+/// Mutation: each place filled as soon as it is taken.
+#[test]
+fn an_answer_comes_behind_its_question() {
+    Model::new("an_answer_comes_behind_its_question").check(|| {
+        let (log, drops) = (Log::default(), Drops::new());
+        let ((asked, asked_end), (told, told_end)) = (lane(), lane());
+        let witness = told.part(&[told.listener(writer(&log, drops.probe()))]);
+        let kind = message_type::<usize>("n");
+        let relay = asked.listener({
+            let (witness, answer) = (witness.clone(), kind.message(2));
+            move |_, is_final| {
+                if !is_final {
+                    witness.push(answer.clone());
+                }
+            }
+        });
+        let parts = [asked.part(&[relay]), witness];
+        let worker = spawn(move || asked_end.run(&Reclaimer::new()));
+        Part::push_each(&parts, kind.message(1));
+        drop(parts);
+        assert!(asked.stop());
+        worker.join().unwrap();
+        assert!(told.stop());
+        told_end.run(&Reclaimer::new());
+        assert_eq!(*log.lock().unwrap(), [1, 2]);
+        assert_eq!(drops.count(), 1);
+    });
+}
+
 /// Promise: the last of several parts retires the list, behind what was pushed through the others.
 /// Mutations: `parts` counted down Relaxed; `Clone` not counting.
 #[test]

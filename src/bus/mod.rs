@@ -20,6 +20,7 @@ mod monitor;
 mod names;
 mod overflow;
 mod patience;
+mod route;
 pub(crate) mod shutdown;
 mod stats;
 mod subscriber;

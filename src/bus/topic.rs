@@ -166,31 +166,24 @@ impl TopicInner {
             self.bus.counters.count(Count::Refused);
             return Err(PublishError::Full(message));
         }
-        let push = |part: &Part<Subscriber>, message| {
-            if !control {
-                part.push(message);
-            } else if !part.push_through(message) {
-                self.bus.counters.count(Count::Refused);
-            }
-        };
-        let mut last: Option<&Part<Subscriber>> = None;
-        for part in interested() {
-            if let Some(part) = last.replace(part) {
-                push(part, message.clone());
-            }
-        }
-        if last.is_none() && !with_inline {
+        if !with_inline && interested().next().is_none() {
             return Ok(false);
         }
         self.bus.counters.count(Count::Published);
-        if !with_inline {
-            if let Some(part) = last {
-                push(part, message);
+        if control {
+            for part in interested() {
+                if !part.push_through(message.clone()) {
+                    self.bus.counters.count(Count::Refused);
+                }
             }
+        } else if !with_inline {
+            Part::push_each(&mut interested(), message);
             return Ok(true);
+        } else {
+            Part::push_each(&mut interested(), message.clone());
         }
-        if let Some(part) = last {
-            push(part, message.clone());
+        if !with_inline {
+            return Ok(true);
         }
         let (inline, queued) = (Arc::clone(&list.inline), list.queued > 0);
         // Shutdown waits for it, too.

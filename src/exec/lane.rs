@@ -31,7 +31,7 @@ use crossbeam_utils::CachePadded;
 
 use crate::message::Message;
 use crate::message::depth::InHandler;
-use crate::ring::{Budget, Consumer, Position, Ring, ring};
+use crate::ring::{Budget, Consumer, Place, Position, Ring, ring};
 use crate::stats::Tally;
 use crate::sync::park::Sleeper;
 use crate::sync::plain::{AtomicU64, AtomicUsize as PlainUsize, Ordering as PlainOrdering};
@@ -234,7 +234,19 @@ impl<M: Member> Lane<M> {
     /// Queues a dispatch.
     #[inline]
     pub(super) fn push(&self, dispatch: Dispatch<M>) {
-        if self.ring.push(dispatch) {
+        self.fill(self.claim(), dispatch);
+    }
+
+    /// Takes the place that comes next in the lane's order. It has to be filled at once: the lane waits at it.
+    #[inline]
+    pub(super) fn claim(&self) -> Place {
+        self.ring.claim()
+    }
+
+    /// Queues a dispatch at its place.
+    #[inline]
+    pub(super) fn fill(&self, place: Place, dispatch: Dispatch<M>) {
+        if self.ring.fill(place, dispatch) {
             self.wake();
         }
     }

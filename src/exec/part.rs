@@ -32,6 +32,9 @@ pub(crate) struct Held<M: Member> {
     parts: AtomicUsize,
 }
 
+/// Lists whose lanes are given a place each before the first is filled: more than there are lanes.
+const ROW: usize = 256;
+
 /// A counted reference from a snapshot.
 pub(crate) struct Part<M: Member>(Option<Arc<Held<M>>>);
 
@@ -73,6 +76,37 @@ impl<M: Member> Part<M> {
         }
         self.push(message);
         true
+    }
+
+    /// Queues the message for the members of all these lists: what one of them publishes when it has got it comes
+    /// behind it on all their lanes.
+    ///
+    /// All places are taken before the first is filled, so nobody has the message while it has no place in some
+    /// lane's order. (Of more lists than [`ROW`]: a row after the other.) Model: `part.rs`,
+    /// `an_answer_comes_behind_its_question`.
+    #[inline]
+    pub(crate) fn push_each<'a>(parts: &mut impl Iterator<Item = &'a Self>, message: Message) {
+        let mut next = parts.next();
+        while let Some(first) = next {
+            let place = first.lane().claim();
+            next = Self::push_row(parts, &message, ROW);
+            if next.is_none() {
+                return first.lane().fill(place, first.dispatch(message));
+            }
+            first.lane().fill(place, first.dispatch(message.clone()));
+        }
+    }
+
+    /// The rest of a row, with its places on the stack; the first that is not in it.
+    fn push_row<'a>(parts: &mut impl Iterator<Item = &'a Self>, message: &Message, left: usize) -> Option<&'a Self> {
+        let part = parts.next()?;
+        if left == 0 {
+            return Some(part);
+        }
+        let place = part.lane().claim();
+        let next = Self::push_row(parts, message, left - 1);
+        part.lane().fill(place, part.dispatch(message.clone()));
+        next
     }
 
     #[inline]

@@ -27,5 +27,5 @@ mod slot;
 
 pub(crate) use budget::Budget;
 pub(crate) use index::Position;
-pub(crate) use mpsc::{Consumer, Ring, ring};
+pub(crate) use mpsc::{Consumer, Place, Ring, ring};
 pub(crate) use slot::Entry;

@@ -7,7 +7,7 @@ use crossbeam_utils::CachePadded;
 
 use super::budget::Budget;
 use super::index::{Layout, Position};
-use super::segments::{Reader, Segments};
+use super::segments::{Claim, Reader, Segments};
 use super::slot::Entry;
 use crate::stats::Tally;
 use crate::sync::{Arc, AtomicBool, Ordering, fence, scaled};
@@ -31,6 +31,14 @@ struct Gauges {
 pub(crate) struct Consumer<E: Entry> {
     ring: Arc<Ring<E>>,
     reader: Reader<E>,
+}
+
+/// A place in the order of a ring that nobody else has.
+#[must_use = "the consumer waits for it to be filled"]
+pub(crate) struct Place {
+    claim: Claim,
+    /// Whether the consumer slept.
+    asleep: bool,
 }
 
 /// How many entries go out between two looks at the producers' end for the high-water mark.
@@ -80,13 +88,25 @@ impl<E: Entry> Ring<E> {
     /// Appends an entry. True if the caller has to wake the consumer.
     #[inline]
     pub(crate) fn push(&self, entry: E) -> bool {
+        self.fill(self.claim(), entry)
+    }
+
+    /// Takes the next place. It has to be filled, and soon: the consumer waits at it.
+    #[inline]
+    pub(crate) fn claim(&self) -> Place {
         let (claim, asleep) = self.segments.claim();
         let position = claim.position();
         if self.segments.layout().starts_segment(position) {
             self.keep_room(position);
         }
-        self.segments.fill(claim, entry);
-        asleep && self.segments.take_sleep_mark()
+        Place { claim, asleep }
+    }
+
+    /// Puts an entry where it belongs. True if the caller has to wake the consumer.
+    #[inline]
+    pub(crate) fn fill(&self, place: Place, entry: E) -> bool {
+        self.segments.fill(place.claim, entry);
+        place.asleep && self.segments.take_sleep_mark()
     }
 
     /// Called by the one producer that opens a segment: sees to it that there is another after it.

@@ -278,9 +278,9 @@ impl<E: Entry> Reader<E> {
     /// The next entry, if its producer has written it. True in the pair if it ended a segment.
     #[inline]
     pub(crate) fn take(&mut self) -> Option<(E, bool)> {
+        let slot = self.segments.layout.slot_of(self.head);
         // SAFETY: `current` is the segment of `head`, which the directory owns until we leave it; invariant
         // "one reader"; `head` moves on below as soon as the slot gave.
-        let slot = self.segments.layout.slot_of(self.head);
         let entry = unsafe { self.current.take(slot) }?;
         if prefetch::WORKS && slot + TAKE_AHEAD < self.segments.layout.slots() {
             // SAFETY: `current` lives, and has that many cells.
