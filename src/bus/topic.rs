@@ -9,7 +9,8 @@
 //!     into the own queues of those that have one; inline subscribers: called here
 //! ```
 //!
-//! Guarantees: order G2 (a push is done when publish returns); exactly once (G3: a list holds a
+//! Guarantees: order G2 (a push is done when publish returns; its places on all lanes are taken before the first lane
+//! has the message); exactly once (G3: a list holds a
 //! subscription once); no lock (but that of a
 //! queue of a subscription's own, for a push), no wait for a subscriber, no allocation of its own (G6); on error
 //! nobody got the message. Cost: O(lanes with interest + inline subscribers). Models:
@@ -294,7 +295,9 @@ impl Topic {
     /// handler, at any depth.
     ///
     /// Order: if this call returned before another publish began, every subscription that gets both
-    /// gets this message first, whatever the topics.
+    /// gets this message first, whatever the topics. What a handler publishes when it has got the message comes
+    /// after it for all subscriptions on lanes and threads of their own, also while this call is still going on (it may
+    /// come first to inline ones and to those with an own queue, to which this call comes last).
     ///
     /// Cost: one queue entry per lane with an interested subscriber; nobody interested: a few ns.
     ///
