@@ -167,22 +167,27 @@ impl TopicInner {
             self.bus.counters.count(Count::Refused);
             return Err(PublishError::Full(message));
         }
-        if !with_inline && interested().next().is_none() {
-            return Ok(false);
-        }
-        self.bus.counters.count(Count::Published);
-        if control {
-            for part in interested() {
+        let mut parts = interested();
+        let on_lanes = if control {
+            let through = |part: &Part<Subscriber>| {
                 if !part.push_through(message.clone()) {
                     self.bus.counters.count(Count::Refused);
                 }
-            }
-        } else if !with_inline {
-            Part::push_each(&mut interested(), message);
-            return Ok(true);
+            };
+            parts.map(through).count() > 0
+        } else if with_inline {
+            Part::push_each(&mut parts, message.clone())
         } else {
-            Part::push_each(&mut interested(), message.clone());
+            let on_lanes = Part::push_each(&mut parts, message);
+            if on_lanes {
+                self.bus.counters.count(Count::Published);
+            }
+            return Ok(on_lanes);
+        };
+        if !on_lanes && !with_inline {
+            return Ok(false);
         }
+        self.bus.counters.count(Count::Published);
         if !with_inline {
             return Ok(true);
         }

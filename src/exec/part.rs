@@ -82,19 +82,21 @@ impl<M: Member> Part<M> {
     /// behind it on all their lanes.
     ///
     /// All places are taken before the first is filled, so nobody has the message while it has no place in some
-    /// lane's order. (Of more lists than [`ROW`]: a row after the other.) Model: `part.rs`,
-    /// `an_answer_comes_behind_its_question`.
+    /// lane's order. (Of more lists than [`ROW`]: a row after the other.) False: there are no lists. Model:
+    /// `part.rs`, `an_answer_comes_behind_its_question`.
     #[inline]
-    pub(crate) fn push_each<'a>(parts: &mut impl Iterator<Item = &'a Self>, message: Message) {
+    pub(crate) fn push_each<'a>(parts: &mut impl Iterator<Item = &'a Self>, message: Message) -> bool {
         let mut next = parts.next();
         while let Some(first) = next {
             let place = first.lane().claim();
             next = Self::push_row(parts, &message, ROW);
             if next.is_none() {
-                return first.lane().fill(place, first.dispatch(message));
+                first.lane().fill(place, first.dispatch(message));
+                return true;
             }
             first.lane().fill(place, first.dispatch(message.clone()));
         }
+        false
     }
 
     /// The rest of a row, with its places on the stack; the first that is not in it.
