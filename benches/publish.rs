@@ -32,7 +32,7 @@ fn publish(criterion: &mut Criterion) {
         group.bench_function(format!("{name}, message kept"), |bencher| {
             bencher.iter(|| topic.publish(black_box(kept.clone())));
         });
-        group.bench_function(format!("{name}, message freed"), |bencher| {
+        group.bench_function(format!("{name}, {BATCH} messages freed"), |bencher| {
             bencher.iter_batched_ref(
                 || (0..BATCH).map(|_| Some(kind.message([1; 64]))).collect::<Vec<Option<Message>>>(),
                 |messages| {
