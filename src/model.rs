@@ -145,10 +145,10 @@ impl<T> Stack<T> {
         self.0.is_closed()
     }
     pub fn take(&self) -> Vec<T> {
-        self.0.take()
+        self.0.take().collect()
     }
     pub fn close(&self) -> Vec<T> {
-        self.0.close()
+        self.0.close().collect()
     }
 }
 

@@ -67,16 +67,25 @@ type Retired = Box<dyn Send>;
 pub(crate) struct Reclaimer {
     retired: ClosableStack<Retired>,
     ready: ClosableStack<Vec<Retired>>,
+    handed: ClosableStack<Retired>,
     /// Retired and not dropped yet. A hint: nothing is published through it.
     pending: AtomicUsize,
+    /// Batches handed over and not dropped yet. A hint too.
+    handed_over: AtomicUsize,
 }
 
 /// Retired values that make a tick worth its price.
-const BATCH: usize = 32;
+pub(crate) const BATCH: usize = 32;
 
 impl Reclaimer {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { retired: ClosableStack::new(), ready: ClosableStack::new(), pending: AtomicUsize::new(0) })
+        Arc::new(Self {
+            retired: ClosableStack::new(),
+            ready: ClosableStack::new(),
+            handed: ClosableStack::new(),
+            pending: AtomicUsize::new(0),
+            handed_over: AtomicUsize::new(0),
+        })
     }
 
     /// Drops `value` after a grace period. Not to be called while pinned or under a lock whose
@@ -91,16 +100,26 @@ impl Reclaimer {
         }
     }
 
+    /// Takes what may be dropped at once, but not by the caller: a lane that frees what the control path allocated
+    /// fights with it for the allocator (a subscribe and unsubscribe took twice as long). It is dropped with what
+    /// was retired.
+    pub(crate) fn hand_over(&self, values: impl Send + 'static) {
+        self.handed_over.fetch_add(1, Ordering::Relaxed);
+        if let Err(values) = self.handed.push(Box::new(values)) {
+            drop(values);
+        }
+    }
+
     /// Whether something waits.
     #[inline]
     pub(crate) fn is_pending(&self) -> bool {
-        self.pending.load(Ordering::Relaxed) > 0
+        self.pending.load(Ordering::Relaxed) + self.handed_over.load(Ordering::Relaxed) > 0
     }
 
     /// Starts the grace period of what was retired, and drops what has passed it. A few calls some
     /// time apart bring everything to its end.
     pub(crate) fn tick(self: &Arc<Self>) {
-        let batch = self.retired.take();
+        let batch: Vec<_> = self.retired.take().collect();
         let guard = enter();
         if !batch.is_empty() {
             let reclaimer = Arc::clone(self);
@@ -113,11 +132,13 @@ impl Reclaimer {
         }
         guard.flush();
         drop(guard);
-        for batch in self.ready.take() {
-            for value in batch {
-                quietly(|| drop(value));
-                self.pending.fetch_sub(1, Ordering::Relaxed);
-            }
+        for value in self.ready.take().flatten() {
+            quietly(|| drop(value));
+            self.pending.fetch_sub(1, Ordering::Relaxed);
+        }
+        for value in self.handed.take() {
+            quietly(|| drop(value));
+            self.handed_over.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }

@@ -13,6 +13,7 @@
 //! runs under the lock (G7); cost: O(topics upstream) per subscribe, O(list) per topic per forward.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::iter::once;
 
 use super::give_back;
 use super::subscriber::Subscriber;
@@ -54,7 +55,8 @@ pub(crate) struct ControlPath {
 /// The lock, and the snapshots that were replaced under it.
 struct Change<'a> {
     graph: Option<MutexGuard<'a, Graph>>,
-    old: Vec<Unlinked<Subscribers>>,
+    /// The latest, and those before: mostly it is one, and nothing is allocated.
+    old: (Option<Unlinked<Subscribers>>, Vec<Unlinked<Subscribers>>),
     reclaimer: &'a Arc<Reclaimer>,
 }
 
@@ -75,17 +77,13 @@ impl Graph {
         order
     }
 
-    /// `topic` and all topics whose messages come to it.
+    /// All other topics whose messages come to `topic`. Nothing is allocated if there are none.
     fn upstream(&self, topic: &Arc<TopicInner>) -> Vec<Arc<TopicInner>> {
         if !self.nodes.contains_key(&topic.id) {
-            return vec![Arc::clone(topic)];
+            return Vec::new();
         }
-        self.closure(topic.id, |node| &node.into)
-            .into_iter()
-            .filter_map(
-                |id| if id == topic.id { Some(Arc::clone(topic)) } else { self.nodes.get(&id)?.topic.upgrade() },
-            )
-            .collect()
+        let reached = self.closure(topic.id, |node| &node.into).into_iter().filter(|&id| id != topic.id);
+        reached.filter_map(|id| self.nodes.get(&id)?.topic.upgrade()).collect()
     }
 
     fn node(&mut self, topic: &Arc<TopicInner>) -> &mut Node {
@@ -125,7 +123,10 @@ impl<'a> Change<'a> {
         let Some(new) = edit(&topic.list.load()) else { return };
         let interest = new.interest();
         topic.hint.open();
-        self.old.push(topic.list.swap(Arc::new(new)));
+        let old = topic.list.swap(Arc::new(new));
+        if let Some(old) = self.old.0.replace(old) {
+            self.old.1.push(old);
+        }
         topic.hint.set(&interest);
     }
 }
@@ -133,7 +134,7 @@ impl<'a> Change<'a> {
 impl Drop for Change<'_> {
     fn drop(&mut self) {
         drop(self.graph.take());
-        for old in self.old.drain(..) {
+        for old in self.old.0.take().into_iter().chain(self.old.1.drain(..)) {
             old.retire(self.reclaimer);
         }
     }
@@ -145,7 +146,7 @@ impl ControlPath {
     }
 
     fn change(&self) -> Change<'_> {
-        Change { graph: Some(lock(&self.graph)), old: Vec::new(), reclaimer: &self.reclaimer }
+        Change { graph: Some(lock(&self.graph)), old: (None, Vec::new()), reclaimer: &self.reclaimer }
     }
 
     /// Enters a subscription into its topic and all topics upstream; false if the bus is closed.
@@ -154,8 +155,8 @@ impl ControlPath {
         if change.graph().closed {
             return false;
         }
-        let topics = change.graph().upstream(topic);
-        for topic in &topics {
+        let upstream = change.graph().upstream(topic);
+        for topic in once(topic).chain(&upstream) {
             change.edit(topic, |list| list.with(std::slice::from_ref(entry)));
         }
         drop(change);
@@ -166,11 +167,11 @@ impl ControlPath {
     pub(crate) fn unsubscribe(&self, topic: &Arc<TopicInner>, subscriber: &Arc<Subscriber>) {
         let mut change = self.change();
         change.graph().remember_leaving(subscriber);
-        let topics = change.graph().upstream(topic);
-        for topic in &topics {
+        let upstream = change.graph().upstream(topic);
+        for topic in once(topic).chain(&upstream) {
             change.edit(topic, |list| list.without(subscriber));
         }
-        // The lock goes before `topics`: their last references may be among them.
+        // The lock goes before `upstream`: last references may be among them.
         drop(change);
     }
 
@@ -189,8 +190,8 @@ impl ControlPath {
         };
         change_filter(&mut filter);
         let entry = Entry { member: Arc::clone(subscriber), filter: Some(Arc::new(filter)) };
-        let topics = change.graph().upstream(topic);
-        for topic in &topics {
+        let upstream = change.graph().upstream(topic);
+        for topic in once(topic).chain(&upstream) {
             change.edit(topic, |list| list.refiltered(&entry));
         }
         drop(change);
@@ -207,9 +208,9 @@ impl ControlPath {
         let id = graph.next_forward;
         graph.node(from).out.insert(id, to.id);
         graph.node(to).into.insert(id, from.id);
-        let topics = graph.upstream(from);
+        let upstream = graph.upstream(from);
         let reached: Vec<_> = to.list.load().iter().cloned().collect();
-        for topic in &topics {
+        for topic in once(from).chain(&upstream) {
             change.edit(topic, |list| list.with(&reached));
         }
         drop(change);
@@ -219,10 +220,10 @@ impl ControlPath {
     /// Takes a forward out, and from each list what only it had brought.
     pub(crate) fn cancel(&self, from: &Arc<TopicInner>, to: &Arc<TopicInner>, forward: u64) {
         let mut change = self.change();
-        let topics = change.graph().upstream(from);
+        let upstream = change.graph().upstream(from);
         change.graph().unlink(from.id, forward);
         change.graph().unlink(to.id, forward);
-        for topic in &topics {
+        for topic in once(from).chain(&upstream) {
             let reached: HashSet<u64> = change.graph().closure(topic.id, |node| &node.out).into_iter().collect();
             change.edit(topic, |list| list.retain(|subscriber| reached.contains(&subscriber.topic_id)));
         }

@@ -13,8 +13,11 @@
 //!
 //! Guarantees: a version never changes for those who read it; a member stands in a version at most
 //! once; what `interest` rejects, every member's filter rejects. Memory: 24 bytes a member; what was
-//! taken out stays (without handler) until its chunk is compacted, at most three for one that lives.
+//! taken out stays (without handler) until its chunk is compacted, at most three for one that lives
+//! (and those of one chunk of 16 that nobody lives in).
 //! Cost: walk 2-3 ns a member; take out O(n/64) pointers.
+
+mod chunk;
 
 use std::ops::ControlFlow;
 use std::ptr;
@@ -22,12 +25,12 @@ use std::sync::OnceLock;
 
 use crate::message::{Filter, Interest, Message};
 use crate::sync::Arc;
-use crate::sync::plain::{AtomicBool, Ordering};
+use crate::sync::plain::Ordering;
+use chunk::{CHUNK, Chunk, Strand};
 
-/// Cells of a full chunk: the bits of a mask.
-const CHUNK: usize = 64;
-/// Cells of a new chunk, at least.
+/// Cells of a new chunk, at least: of the only one, and of one behind others.
 const ROOM: usize = 4;
+const ROOM_BEHIND: usize = 16;
 /// Above this many members the interest after a removal may stay too wide for a while.
 const EXACT: usize = 256;
 
@@ -53,99 +56,6 @@ impl<M> Entry<M> {
     #[inline]
     pub(crate) fn accepts(&self, message: &Message) -> bool {
         self.filter.as_ref().is_none_or(|filter| filter.accepts(message))
-    }
-}
-
-/// Cells filled from the front, once and for all.
-struct Chunk<M> {
-    cells: Box<[OnceLock<Entry<M>>]>,
-    /// Not all of them have the filter of the first. Set before a cell that differs is filled.
-    mixed: AtomicBool,
-}
-
-impl<M: Identified> Chunk<M> {
-    /// A chunk of these members with room for `room` in all.
-    fn new(entries: impl IntoIterator<Item = Entry<M>>, room: usize) -> Self {
-        let mut cells: Vec<_> = entries.into_iter().map(OnceLock::from).collect();
-        let filter = |cell: &OnceLock<Entry<M>>| cell.get().and_then(|entry| entry.filter.clone());
-        let mixed = cells.windows(2).any(|two| filter(&two[0]) != filter(&two[1]));
-        cells.resize_with(room.max(cells.len()), OnceLock::new);
-        Self { cells: cells.into(), mixed: AtomicBool::new(mixed) }
-    }
-
-    fn id_at(&self, index: usize) -> Option<u64> {
-        self.cells.get(index).and_then(OnceLock::get).map(|entry| entry.member.id())
-    }
-
-    /// The entries in the cells of a mask.
-    fn entries(&self, mut mask: u64) -> impl Iterator<Item = &Entry<M>> {
-        std::iter::from_fn(move || {
-            let index = (mask != 0).then(|| mask.trailing_zeros())?;
-            mask &= mask - 1;
-            self.cells[index as usize].get()
-        })
-    }
-
-    /// Those of the cells in `mask` that accept the message.
-    #[inline(never)]
-    fn accepting(&self, mask: u64, message: &Message) -> u64 {
-        // Relaxed: a version that sees a cell that differs was published after the mark was set.
-        if !self.mixed.load(Ordering::Relaxed) {
-            let first = self.cells.first().and_then(OnceLock::get);
-            return if first.is_some_and(|entry| entry.accepts(message)) { mask } else { 0 };
-        }
-        let (mut left, mut accepting) = (mask, 0);
-        // Neighbours mostly share a filter: its verdict is kept.
-        let (mut last, mut verdict): (*const Filter, bool) = (ptr::null(), true);
-        while left != 0 {
-            let index = left.trailing_zeros();
-            if let Some(entry) = self.cells.get(index as usize).and_then(OnceLock::get) {
-                let filter = entry.filter.as_ref().map_or(ptr::null(), Arc::as_ptr);
-                if filter != last {
-                    (last, verdict) = (filter, entry.accepts(message));
-                }
-                accepting |= u64::from(verdict) << index;
-            }
-            left &= left - 1;
-        }
-        accepting
-    }
-
-    /// Fills a cell; `None` if it is not free.
-    fn fill(&self, index: usize, entry: Entry<M>) -> Option<()> {
-        let first = self.cells.first()?.get();
-        if first.is_some_and(|first| first.filter != entry.filter) {
-            self.mixed.store(true, Ordering::Relaxed);
-        }
-        self.cells.get(index)?.set(entry).ok()
-    }
-
-    /// Cells in use, by whatever version.
-    fn filled(&self) -> usize {
-        self.cells.partition_point(|cell| cell.get().is_some())
-    }
-}
-
-/// A chunk as one version sees it.
-struct Strand<M> {
-    chunk: Arc<Chunk<M>>,
-    live: u64,
-}
-
-impl<M> Clone for Strand<M> {
-    fn clone(&self) -> Self {
-        Self { chunk: Arc::clone(&self.chunk), live: self.live }
-    }
-}
-
-impl<M: Identified> Strand<M> {
-    fn new(entries: Vec<Entry<M>>, room: usize) -> Self {
-        let live = u64::MAX.checked_shr((CHUNK - entries.len()) as u32).unwrap_or(0);
-        Self { chunk: Arc::new(Chunk::new(entries, room)), live }
-    }
-
-    fn entries(&self) -> impl Iterator<Item = &Entry<M>> {
-        self.chunk.entries(self.live)
     }
 }
 
@@ -266,13 +176,26 @@ impl<M: Identified> Audience<M> {
         Some((&strand.chunk, if at + 1 == self.strands.len() { self.last_live } else { strand.live }))
     }
 
-    /// The strands with their true masks.
+    /// The strands with their true masks, without one that nobody lives in.
     fn true_strands(&self) -> Vec<Strand<M>> {
         let mut strands = self.strands.to_vec();
         if let Some(last) = strands.last_mut() {
             last.live = self.last_live;
         }
+        strands.pop_if(|last| last.live == 0);
         strands
+    }
+
+    /// As this version, but for how many it has and what follows from that.
+    fn like(&self, len: usize) -> Self {
+        Self {
+            strands: Arc::clone(&self.strands),
+            last_live: self.last_live,
+            len,
+            interest: self.interest.clone(),
+            widened: self.widened,
+            alike: self.alike,
+        }
     }
 
     /// All members in order.
@@ -345,14 +268,7 @@ impl<M: Identified> Audience<M> {
     /// The quick way for a member newer than all others.
     fn with_last(&self, entry: &Entry<M>) -> Option<Self> {
         let mut entry = entry.clone();
-        let mut version = Self {
-            strands: Arc::clone(&self.strands),
-            last_live: self.last_live,
-            len: self.len + 1,
-            interest: self.interest.clone(),
-            widened: self.widened,
-            alike: self.alike_with(&entry),
-        };
+        let mut version = Self { alike: self.alike_with(&entry), ..self.like(self.len + 1) };
         version.interest.add(entry.filter.as_deref());
         let Some(last) = self.strands.last() else {
             version.set_strands(vec![Strand::new(vec![entry], 1)]);
@@ -365,24 +281,27 @@ impl<M: Identified> Audience<M> {
             return self.with_late(entry);
         }
         // Neighbours with equal filters share one: a walk then tests it once.
-        if newest.filter == entry.filter {
+        let is_akin = newest.filter == entry.filter;
+        if is_akin {
             entry.filter.clone_from(&newest.filter);
         }
-        if filled < last.chunk.cells.len() {
+        // In a strand nobody lives in all have the same filter: see `without`.
+        if filled < last.chunk.cells.len() && (is_akin || self.last_live != 0) {
             // Versions follow one another under the control lock, so the cell is free.
             last.chunk.fill(filled, entry)?;
             version.last_live |= 1 << filled;
             return Some(version);
         }
         let mut strands = self.true_strands();
-        let live = self.last_live.count_ones() as usize;
+        let live = strands.last().map_or(0, |last| last.live.count_ones() as usize);
         if live > CHUNK / 2 {
-            strands.push(Strand::new(vec![entry], ROOM));
+            strands.push(Strand::new(vec![entry], ROOM_BEHIND));
         } else {
             // Small or mostly dead: a new chunk with room for as many again.
-            let mut members: Vec<_> = strands.pop()?.entries().cloned().collect();
+            let mut members: Vec<_> = strands.pop().iter().flat_map(Strand::entries).cloned().collect();
             members.push(entry);
-            strands.push(Strand::new(members, (2 * live).clamp(ROOM, CHUNK)));
+            let least = if strands.is_empty() { ROOM } else { ROOM_BEHIND };
+            strands.push(Strand::new(members, (2 * live).clamp(least, CHUNK)));
         }
         version.set_strands(strands);
         Some(version)
@@ -399,12 +318,8 @@ impl<M: Identified> Audience<M> {
             return None;
         }
         let mut members: Vec<_> = last.entries().cloned().collect();
-        let mut version = Self::empty();
-        version.interest = self.interest.clone();
+        let mut version = Self { alike: self.alike_with(&entry), ..self.like(self.len + 1) };
         version.interest.add(entry.filter.as_deref());
-        version.len = self.len + 1;
-        version.widened = self.widened;
-        version.alike = self.alike_with(&entry);
         members.push(entry);
         members.sort_by_key(|entry| entry.member.id());
         strands.push(Strand::new(members, 0));
@@ -415,30 +330,43 @@ impl<M: Identified> Audience<M> {
     /// A version without this member; `None` if it is not in. `lean`: keeps nothing of it.
     pub(crate) fn without(&self, id: u64, lean: bool) -> Option<Self> {
         let (at, index) = self.locate(id)?;
-        let mut strands = self.true_strands();
-        let strand = &mut strands[at];
-        strand.live &= !(1 << index);
-        let live = strand.live.count_ones() as usize;
-        // A dead cell keeps its entry: a member's shell is small, but a filter keeps types alive.
-        let filter = strand.chunk.cells[index].get()?.filter.as_ref();
-        let keeps_filter = filter.is_some_and(|filter| {
-            !strand.entries().any(|other| other.filter.as_ref().is_some_and(|other| Arc::ptr_eq(other, filter)))
+        let (chunk, live) = self.strand(at)?;
+        let live = live & !(1 << index);
+        let left = live.count_ones() as usize;
+        let is_last = at + 1 == self.strands.len();
+        let filter = chunk.cells[index].get()?.filter.as_ref();
+        // A dead cell keeps its entry: a member's shell is small, but a filter keeps types alive. So it is one that
+        // another member has, in the same strand or, if nobody lives in it, in the one before: when that
+        // member goes, the dead go too.
+        let beside = if left > 0 { Some((chunk, live)) } else { at.checked_sub(1).and_then(|at| self.strand(at)) };
+        let is_shared = filter.is_some_and(|filter| {
+            let mut others = beside.iter().flat_map(|(chunk, live)| chunk.entries(*live));
+            others.any(|other| other.filter.as_ref().is_some_and(|other| Arc::ptr_eq(other, filter)))
         });
-        if live == 0 {
-            strands.remove(at);
-        } else if lean || keeps_filter || live * 4 < strand.chunk.filled() {
-            let room = if at + 1 == strands.len() { (2 * live).clamp(ROOM, CHUNK) } else { 0 };
-            let members: Vec<_> = strands[at].entries().cloned().collect();
-            strands[at] = Strand::new(members, room);
-        }
-        let mut version = Self::empty();
-        version.set_strands(strands);
-        version.len = self.len - 1;
-        version.interest = self.interest.clone();
-        version.widened = self.widened + 1;
-        version.alike = self.alike;
-        if version.len <= EXACT || version.widened > version.len / 4 {
-            version.measure_interest();
+        let is_dense = if left > 0 { left * 4 >= chunk.filled() } else { is_last && at > 0 && chunk.has_room() };
+        let stays = is_dense && !lean && (is_shared || filter.is_none());
+        let mut version = if stays && is_last {
+            Self { last_live: live, ..self.like(self.len - 1) }
+        } else {
+            let mut strands = self.true_strands();
+            if stays {
+                strands[at].live = live;
+            } else if left == 0 {
+                strands.remove(at);
+            } else {
+                let room = if is_last { (2 * left).clamp(ROOM, CHUNK) } else { 0 };
+                let members: Vec<_> = chunk.entries(live).cloned().collect();
+                strands[at] = Strand::new(members, room);
+            }
+            let last_live = strands.last().map_or(0, |strand| strand.live);
+            Self { strands: strands.into(), last_live, ..self.like(self.len - 1) }
+        };
+        // One that stays accepts the same: nothing narrows.
+        if !is_shared {
+            version.widened += 1;
+            if version.len <= EXACT || version.widened > version.len / 4 {
+                version.measure_interest();
+            }
         }
         Some(version)
     }
@@ -462,5 +390,142 @@ impl<M: Identified> Audience<M> {
 impl<M> std::fmt::Debug for Audience<M> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Audience").field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::message::{FilterMode, MessageType};
+
+    struct Numbered(u64);
+
+    impl Identified for Numbered {
+        fn id(&self) -> u64 {
+            self.0
+        }
+    }
+
+    fn filter(kind: &MessageType<u64>) -> Filter {
+        let mut filter = Filter::default();
+        filter.accept(kind.as_ref());
+        filter.set_mode(FilterMode::Selective);
+        filter
+    }
+
+    fn entry(id: u64, filter: &Filter) -> Entry<Numbered> {
+        Entry { member: Arc::new(Numbered(id)), filter: Some(Arc::new(filter.clone())) }
+    }
+
+    fn types() -> [MessageType<u64>; 2] {
+        let bus = crate::Bus::builder().lanes(1).build().unwrap();
+        ["one", "other"].map(|name| MessageType::new(&bus, name).unwrap())
+    }
+
+    fn ids(list: &Audience<Numbered>) -> Vec<u64> {
+        list.iter().map(|entry| entry.member.id()).collect()
+    }
+
+    #[test]
+    fn who_comes_and_goes_behind_a_full_chunk_uses_one_chunk() {
+        let [kind, _] = types();
+        let filter = filter(&kind);
+        let mut list = Audience::from_entries((0..CHUNK as u64).map(|id| entry(id, &filter)).collect());
+        let mut chunks = Vec::new();
+        for id in 64..64 + 10 * ROOM_BEHIND as u64 {
+            list = list.with(&[entry(id, &filter)]);
+            assert_eq!(ids(&list).last(), Some(&id));
+            chunks.push(Arc::as_ptr(&list.strands.last().unwrap().chunk));
+            list = list.without(id, false).unwrap();
+            assert!(list.len() == CHUNK && list.get(id).is_none() && ids(&list) == Vec::from_iter(0..64));
+        }
+        chunks.dedup();
+        assert!(chunks.len() <= 11, "{} chunks for {} members", chunks.len(), 10 * ROOM_BEHIND);
+    }
+
+    #[test]
+    fn a_list_keeps_no_filter_of_those_who_are_gone() {
+        let [one, other] = types();
+        let (mine, theirs) = (filter(&one), filter(&other));
+        // A full chunk: one member with `mine` in it, all others with `theirs`.
+        let members = (0..CHUNK as u64).map(|id| entry(id, if id == 63 { &mine } else { &theirs }));
+        let mut list = Audience::empty();
+        for member in members {
+            list = list.with(&[member]);
+        }
+        let held = Arc::downgrade(list.get(63).unwrap().filter.as_ref().unwrap());
+        // Comes and goes behind it, with the filter of its neighbour.
+        list = list.with(&[entry(64, &mine)]);
+        list = list.without(64, false).unwrap();
+        assert_eq!(list.strands.len(), 2, "nobody lives in the second");
+        assert_eq!(held.strong_count(), 2, "the neighbour's, and the dead cell's");
+        let gone = list.without(63, false).unwrap();
+        drop(list);
+        assert_eq!(held.strong_count(), 0, "nobody has it any more");
+        assert_eq!(ids(&gone), Vec::from_iter(0..63));
+        // One with another filter does not join the dead.
+        let mut list = gone.with(&[entry(65, &theirs)]).with(&[entry(66, &mine)]).without(66, false).unwrap();
+        list = list.with(&[entry(67, &theirs)]);
+        assert_eq!(ids(&list), Vec::from_iter((0..63).chain([65, 67])));
+        assert!(
+            !list.strands.iter().any(|strand| strand
+                .chunk
+                .cells
+                .iter()
+                .flat_map(OnceLock::get)
+                .any(|entry| entry.member.id() == 66))
+        );
+    }
+
+    /// Whatever comes and goes, in whatever order, the list holds who is in it and covers what they accept.
+    #[test]
+    fn a_list_is_what_was_put_in_and_not_taken_out() {
+        let types = types();
+        let filters = [filter(&types[0]), filter(&types[1])];
+        let messages = types.each_ref().map(|kind| kind.message(1));
+        for seed in 0..200u64 {
+            let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+            let mut random = move |below: u64| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                state % below
+            };
+            let mut list = Audience::empty();
+            let mut model: Vec<(u64, usize)> = Vec::new();
+            let (mut next, crowd) = (0, 4 + random(140));
+            for _ in 0..400 {
+                if model.is_empty() || random(crowd) > model.len() as u64 {
+                    next += 1;
+                    let which = usize::from(random(8) == 0);
+                    list = list.with(&[entry(next, &filters[which])]);
+                    model.push((next, which));
+                } else {
+                    // Mostly the latest.
+                    let from = if random(3) == 0 { 0 } else { model.len() - 1 };
+                    let (id, _) = model.remove(from + random((model.len() - from) as u64) as usize);
+                    list = list.without(id, random(20) == 0).unwrap();
+                    assert!(list.without(id, false).is_none());
+                }
+                assert_eq!(list.len(), model.len());
+                assert_eq!(ids(&list), model.iter().map(|(id, _)| *id).collect::<Vec<_>>());
+                for (which, message) in messages.iter().enumerate() {
+                    let wanted: Vec<u64> = model.iter().filter(|(_, mine)| *mine == which).map(|(id, _)| *id).collect();
+                    assert_eq!(
+                        list.interest().covers(message.type_id(), message.formatters()),
+                        !wanted.is_empty(),
+                        "exact up to {EXACT} members"
+                    );
+                    let mut got = Vec::new();
+                    if list.interest().covers(message.type_id(), message.formatters()) {
+                        list.walk(message, None, |_, member| {
+                            got.push(member.id());
+                            ControlFlow::Continue(())
+                        });
+                    }
+                    assert_eq!(got, wanted);
+                }
+            }
+        }
     }
 }

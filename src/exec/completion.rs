@@ -108,7 +108,7 @@ impl Completion {
     /// Takes those out that have given up. Cost: O(waiters).
     #[cold]
     fn forget_left(&self) {
-        for waiter in self.0.take().into_iter().filter(|waiter| !waiter.is_left()) {
+        for waiter in self.0.take().filter(|waiter| !waiter.is_left()) {
             if let Err(waiter) = self.0.push(waiter) {
                 // It has happened while we had this one.
                 quietly(|| waiter.wake());
@@ -162,7 +162,7 @@ mod tests {
             assert!(done.poll(&mut task, &Context::from_waker(Waker::noop())).is_pending());
             done.give_up_task(task.unwrap());
         }
-        assert_eq!(done.0.take().len(), 1);
+        assert_eq!(done.0.take().count(), 1);
         drop(stays);
     }
 }

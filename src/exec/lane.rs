@@ -35,7 +35,7 @@ use crate::ring::{Budget, Consumer, Place, Position, Ring, ring};
 use crate::stats::Tally;
 use crate::sync::park::Sleeper;
 use crate::sync::plain::{AtomicU64, AtomicUsize as PlainUsize, Ordering as PlainOrdering};
-use crate::sync::stack::ClosableStack;
+use crate::sync::stack::{ClosableStack, Taken};
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, OnceLock, Ordering, Weak, lock};
 
 /// What a lane serves: the executable half of a subscription.
@@ -396,11 +396,11 @@ impl<M: Member> Lane<M> {
         self.controls.is_marked()
     }
 
-    pub(super) fn take_controls(&self) -> Vec<(Position, Control<M>)> {
+    pub(super) fn take_controls(&self) -> Taken<(Position, Control<M>)> {
         self.controls.take()
     }
 
-    pub(super) fn close(&self) -> Vec<(Position, Control<M>)> {
+    pub(super) fn close(&self) -> Taken<(Position, Control<M>)> {
         self.controls.close()
     }
 

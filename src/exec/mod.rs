@@ -4,6 +4,7 @@
 //!   lane      ring + control stack + one worker thread, pinned       (Delivery::Lane, Dedicated)
 //!   inline    the publishing thread, by baton                        (Delivery::Inline)
 //!   buffer    a subscription's own bounded queue, served by its lane in turns   (Overflow)
+//!   tidy      what an idle worker gives back and frees
 //!   takeover  a lane goes on in another thread when a handler gets stuck; watchdog, hold, mailbox, spares
 //!   serial    what only the present runner may touch
 //!   frames    what a thread is in the middle of; waiting inside handlers
@@ -29,6 +30,7 @@ pub(crate) mod part;
 pub(crate) mod serial;
 pub(crate) mod spares;
 mod takeover;
+mod tidy;
 pub(crate) mod wait;
 mod walk;
 pub(crate) mod watchdog;

@@ -100,10 +100,14 @@ impl Idle {
         }
     }
 
-    /// Whether it is time to tidy up: when the idle period has become long enough, and now and then
-    /// again (strategies that never sleep).
+    /// Whether the idle period has just become long enough to give back what others wait for.
     pub(super) fn is_lasting(&self) -> bool {
-        self.done == 0 && (self.round == self.spins / 2 + 1 || self.round % 1024 == 1023)
+        self.round == self.spins / 2 + 1
+    }
+
+    /// Whether it is time to tidy up, for strategies that never sleep.
+    pub(super) fn is_long(&self) -> bool {
+        self.round % 1024 == 1023
     }
 
     /// Waits a moment, or says it is time to sleep.
@@ -131,10 +135,10 @@ impl Idle {
     }
 }
 
-/// How long a worker sleeps at most: a moment while retired lists wait for their grace period, else long,
-/// for those that are retired while all lanes sleep.
-pub(super) fn nap(reclaim_pending: bool) -> Option<Duration> {
-    Some(if reclaim_pending { Duration::from_millis(1) } else { Duration::from_millis(500) })
+/// How long a worker sleeps at most: a moment while something is to be tidied up, else long, for lists that are
+/// retired while all lanes sleep.
+pub(super) fn nap(is_untidy: bool) -> Option<Duration> {
+    Some(if is_untidy { Duration::from_millis(1) } else { Duration::from_millis(500) })
 }
 
 #[cfg(all(test, not(loom)))]

@@ -96,8 +96,8 @@ pub(super) struct Core<M: Member> {
     /// Control entries taken over, by position.
     pub(super) controls: VecDeque<(Position, Control<M>)>,
     pub(super) deferred: HashMap<u64, VecDeque<Deferred<M>>>,
-    /// Lists retired while a walk was open.
-    retired: Vec<Control<M>>,
+    /// Lists nobody pushes to any more: fewer than a batch, or retired while a walk was open.
+    pub(super) retired: Vec<Control<M>>,
     /// Members that are served elsewhere.
     pub(super) away: HashMap<u64, Arc<Mailbox<M>>>,
 }
@@ -265,23 +265,29 @@ impl<M: Member> Worker<M> {
             }
         }
         let mut idle = Idle::new(self.wait);
+        let mut has_slept = false;
         // A stopped lane serves its members to their end, however late that comes.
         while !self.is_over() {
             if self.turn() {
                 idle.reset();
+                has_slept = false;
                 continue;
             }
             if self.hold.is_lost() {
                 return Ended::Lost;
             }
-            if idle.is_lasting() && !self.tidy() {
+            let next = idle.pause();
+            if idle.is_lasting() || next == Next::Sleep {
+                self.settle();
+            }
+            // Not before a short sleep: what it frees others have allocated, and are perhaps allocating now.
+            let is_quiet = idle.is_long() || next == Next::Sleep && has_slept;
+            if is_quiet && !self.tidy() {
                 return Ended::Lost;
             }
-            if idle.pause() == Next::Sleep {
-                if !self.tidy() {
-                    return Ended::Lost;
-                }
-                self.doze(&|| !self.is_over(), nap(self.reclaimer.is_pending()));
+            if next == Next::Sleep {
+                self.doze(&|| !self.is_over(), nap(self.is_untidy()));
+                has_slept = true;
             }
         }
         self.end()
@@ -312,21 +318,6 @@ impl<M: Member> Worker<M> {
         }
         self.lane.set_ended();
         Ended::Stopped
-    }
-
-    /// What an idle worker does for others; false: the lane was lost meanwhile.
-    fn tidy(&self) -> bool {
-        message::flush();
-        if self.some_away.get() {
-            self.take_back();
-        }
-        if self.depth.get() == 0 {
-            let retired = self.with(|core| std::mem::take(&mut core.retired));
-            if !retired.is_empty() && !self.foreign(|| drop(retired)) {
-                return false;
-            }
-        }
-        !self.reclaimer.is_pending() || self.foreign(|| self.reclaimer.tick())
     }
 
     /// Serves one dispatch or control entry; false if there was none, or the lane is lost.
@@ -376,8 +367,7 @@ impl<M: Member> Worker<M> {
                 self.lane.beside_taken();
                 self.dispatch(dispatch);
             }
-            retire @ Control::Retire(_) if self.depth.get() > 0 => self.with(|core| core.retired.push(retire)),
-            retire @ Control::Retire(_) => drop(self.foreign(|| drop(retire))),
+            retire @ Control::Retire(_) => self.retire(retire),
             Control::Stop => self.stop.set(true),
         }
     }
@@ -437,21 +427,6 @@ impl<M: Member> Worker<M> {
             mailbox.push(item)
         })
         // Handed back: the mailbox is closed, all that was pushed before has been served.
-    }
-
-    /// Members whose mailboxes are closed are served here again.
-    #[cold]
-    pub(super) fn take_back(&self) {
-        self.with(|core| {
-            core.away.retain(|_, mailbox| {
-                let closed = mailbox.is_closed();
-                if closed {
-                    self.lane.mailbox_closed(mailbox);
-                }
-                !closed
-            });
-            self.some_away.set(!core.away.is_empty());
-        });
     }
 
     /// The member's handler has returned: gives it what came meanwhile.

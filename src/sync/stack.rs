@@ -84,11 +84,11 @@ impl<T> ClosableStack<T> {
     }
 
     /// Takes all values, oldest first. A closed stack stays closed and gives nothing.
-    pub(crate) fn take(&self) -> Vec<T> {
+    pub(crate) fn take(&self) -> Taken<T> {
         let mut head = self.head.load(Ordering::Relaxed);
         loop {
             if head.is_null() || head == Self::closed() {
-                return Vec::new();
+                return Taken(ptr::null_mut());
             }
             // Acquire: meets the Release of every push in the list.
             match self.head.compare_exchange_weak(head, ptr::null_mut(), Ordering::AcqRel, Ordering::Relaxed) {
@@ -99,22 +99,46 @@ impl<T> ClosableStack<T> {
     }
 
     /// Closes the stack for good and takes what is in it, oldest first.
-    pub(crate) fn close(&self) -> Vec<T> {
+    pub(crate) fn close(&self) -> Taken<T> {
         // AcqRel: Acquire meets the pushes, Release lets `is_closed` stand for what came before.
         Self::unlink(self.head.swap(Self::closed(), Ordering::AcqRel))
     }
 
-    fn unlink(mut head: *mut Node<T>) -> Vec<T> {
-        let mut values = Vec::new();
+    /// Turns a list round that was swapped out.
+    fn unlink(newest: *mut Node<T>) -> Taken<T> {
+        let (mut head, mut oldest) = (newest, ptr::null_mut());
         while !head.is_null() && head != Self::closed() {
-            // SAFETY: the list was swapped out whole, so this thread alone owns its nodes, each of
-            // which came from `Box::into_raw`.
-            let node = unsafe { Box::from_raw(head) };
-            head = node.next;
-            values.push(node.value);
+            // SAFETY: the list was swapped out whole, so this thread alone owns its nodes.
+            let next = unsafe { std::mem::replace(&mut (*head).next, oldest) };
+            (head, oldest) = (next, head);
         }
-        values.reverse();
-        values
+        Taken(oldest)
+    }
+}
+
+/// Values taken out, oldest first; dropped with it if nobody asks for them.
+pub(crate) struct Taken<T>(*mut Node<T>);
+
+// SAFETY: it owns the values as a list would.
+unsafe impl<T: Send> Send for Taken<T> {}
+
+impl<T> Iterator for Taken<T> {
+    type Item = T;
+
+    fn next(&mut self) -> Option<T> {
+        if self.0.is_null() {
+            return None;
+        }
+        // SAFETY: the nodes are ours (`unlink`), and each came from `Box::into_raw`.
+        let node = unsafe { Box::from_raw(self.0) };
+        self.0 = node.next;
+        Some(node.value)
+    }
+}
+
+impl<T> Drop for Taken<T> {
+    fn drop(&mut self) {
+        self.for_each(drop);
     }
 }
 
