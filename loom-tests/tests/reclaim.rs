@@ -29,23 +29,24 @@ fn a_pin_holds_off_the_drop() {
         let alive = Arc::new(Watched::new(1));
         let first = Retired { alive: Arc::clone(&alive), _probe: drops.probe() };
         let cell = Arc::new(SnapshotCell::new(Some(alive)));
-        // Orders nothing: makes loom try the drop behind the read, too.
-        let was_read = Arc::new(AtomicBool::new(false));
+        // Orders nothing, but has loom try both orders: a step of the reader between finding the value and reading
+        // it, and one of the dropping thread behind the drop.
+        let step = Arc::new(AtomicBool::new(false));
         let reader = {
-            let (cell, read) = (Arc::clone(&cell), Arc::clone(&was_read));
+            let (cell, step) = (Arc::clone(&cell), Arc::clone(&step));
             spawn(move || {
                 let pin = pin();
                 if let Some(alive) = cell.look(Clone::clone) {
+                    step.store(true, Ordering::Relaxed);
                     assert_eq!(alive.get(), 1);
-                    read.store(true, Ordering::Relaxed);
                 }
                 drop(pin);
             })
         };
         cell.swap(None);
-        was_read.load(Ordering::Relaxed);
         reclaimer.retire(first);
         reclaimer.tick();
+        step.load(Ordering::Relaxed);
         reader.join().unwrap();
         while reclaimer.is_pending() {
             reclaimer.tick();
