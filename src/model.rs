@@ -355,7 +355,7 @@ pub fn lane() -> (Lane, LaneEnd) {
 impl LaneEnd {
     /// Serves the lane until it is stopped.
     pub fn run(self, reclaimer: &Reclaimer) {
-        worker::Worker::new(self.0, WaitStrategy::Park, Arc::clone(&reclaimer.0), None).run();
+        worker::Worker::new(self.0, WaitStrategy::Park.into(), Arc::clone(&reclaimer.0), None).run();
     }
 }
 
@@ -365,7 +365,7 @@ pub struct Worker(Arc<worker::Worker<Listener>>);
 
 impl LaneEnd {
     pub fn worker(self, reclaimer: &Reclaimer) -> Worker {
-        Worker(worker::Worker::new(self.0, WaitStrategy::Park, Arc::clone(&reclaimer.0), None))
+        Worker(worker::Worker::new(self.0, WaitStrategy::Park.into(), Arc::clone(&reclaimer.0), None))
     }
 }
 

@@ -13,7 +13,7 @@ use super::topic::TopicInner;
 use crate::error::SubscribeError;
 use crate::exec::lane::{Lane, RingSize};
 use crate::exec::spares::Spares;
-use crate::exec::wait::WaitStrategy;
+use crate::exec::wait::{WaitStrategy, Waits};
 use crate::exec::watchdog::Watch;
 use crate::exec::worker::manual::Yard;
 use crate::exec::worker::{self, WorkerSetup};
@@ -88,10 +88,10 @@ impl Homes {
             // A thread that never sleeps is for lanes that have a core to themselves.
             setup: WorkerSetup {
                 core: None,
-                wait: match wait {
+                wait: Waits::from(match wait {
                     WaitStrategy::Park => WaitStrategy::Park,
                     _ => WaitStrategy::Adaptive,
-                },
+                }),
                 reclaimer,
             },
             yard,

@@ -21,6 +21,27 @@ pub enum WaitStrategy {
     Adaptive,
 }
 
+/// A strategy on this machine.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waits {
+    strategy: WaitStrategy,
+    /// Looks before the core is given away.
+    spins: u32,
+}
+
+impl From<WaitStrategy> for Waits {
+    /// To be made before a lane's thread is pinned: a pinned thread sees one core.
+    fn from(strategy: WaitStrategy) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let spins = match cores {
+            1 => 0,
+            2 => FEW_LOOKS,
+            _ => 3 * FEW_LOOKS,
+        };
+        Self { strategy, spins }
+    }
+}
+
 /// What to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
@@ -50,8 +71,14 @@ pub(super) struct Idle {
     batching: bool,
 }
 
-/// Pauses of the longest spin round (a power of two).
-const LONGEST: u32 = 6;
+/// Looks where cores are few. With 8 pauses of 10-40 ns between two it takes about as long as a sleep and a
+/// wake-up (20 us): who sleeps earlier loses more, later wastes more.
+const FEW_LOOKS: u32 = 100;
+/// Pauses between two looks, and of a long pause (powers of two).
+const LONGEST: u32 = 3;
+const LONG: u32 = 6;
+/// Looks of a period that was short.
+const SHORT: u32 = 17;
 /// Short periods in a row after which a long pause is tried: at first, and at most.
 const TRIAL: u32 = 16;
 const LONGEST_TRIAL: u32 = 1 << 14;
@@ -60,13 +87,8 @@ const FEW: u32 = 16;
 const USEFUL: u32 = 3;
 
 impl Idle {
-    pub(super) fn new(strategy: WaitStrategy) -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let spins = match cores {
-            1 => 0,
-            2 => 40,
-            _ => 200,
-        };
+    pub(super) fn new(waits: Waits) -> Self {
+        let Waits { strategy, spins } = waits;
         Self { strategy, round: 0, spins, yields: 4, done: 0, short: 0, trial: TRIAL, batching: false }
     }
 
@@ -79,7 +101,7 @@ impl Idle {
     /// The first pause after work: the period before it is over.
     fn begin(&mut self) {
         let done = std::mem::take(&mut self.done);
-        let was_short = self.round <= LONGEST;
+        let was_short = self.round <= SHORT;
         self.round = 0;
         match self.strategy {
             WaitStrategy::BusySpin | WaitStrategy::Park => return,
@@ -96,7 +118,6 @@ impl Idle {
         }
         if self.batching {
             self.short = 0;
-            self.round = LONGEST - 1;
         }
     }
 
@@ -129,7 +150,8 @@ impl Idle {
     }
 
     fn spin(&self) {
-        for _ in 0..1u32 << self.round.min(LONGEST) {
+        let is_long = self.batching && self.round == 1;
+        for _ in 0..1u32 << if is_long { LONG } else { self.round.min(LONGEST) } {
             spin_loop();
         }
     }
@@ -154,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_stream_is_taken_in_batches_and_a_ping_is_not() {
-        let mut idle = Idle::new(WaitStrategy::Yield);
+        let mut idle = Idle::new(Waits::from(WaitStrategy::Yield));
         let began = (1..=TRIAL).filter(|_| period(&mut idle, 1)).count();
         assert_eq!(began, 1, "after {TRIAL} short periods");
         assert!(period(&mut idle, 8) && period(&mut idle, 5), "several came in each pause: a stream");
@@ -166,18 +188,18 @@ mod tests {
 
     #[test]
     fn seldom_messages_are_never_waited_for() {
-        let mut idle = Idle::new(WaitStrategy::Yield);
+        let mut idle = Idle::new(Waits::from(WaitStrategy::Yield));
         for _ in 0..10 * TRIAL {
             assert!(!period(&mut idle, 1));
             // A long period: many looks that found nothing.
-            (0..2 * LONGEST).for_each(|_| assert_eq!(idle.pause(), Next::Look));
+            (0..2 * SHORT).for_each(|_| assert_eq!(idle.pause(), Next::Look));
         }
     }
 
     #[test]
     fn who_spins_or_sleeps_at_once_is_left_alone() {
         for strategy in [WaitStrategy::BusySpin, WaitStrategy::Park] {
-            let mut idle = Idle::new(strategy);
+            let mut idle = Idle::new(Waits::from(strategy));
             assert!((0..10 * TRIAL).all(|_| !period(&mut idle, 1)));
         }
     }

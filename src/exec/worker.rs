@@ -33,7 +33,7 @@ use super::mailbox::{Deferred, Mailbox};
 use super::part::Dispatch;
 use super::serial::Token;
 use super::spares::Spares;
-use super::wait::{Idle, Next, WaitStrategy, nap};
+use super::wait::{Idle, Next, Waits, nap};
 use super::walk::{Rest, Walks};
 use crate::contain::quietly;
 use crate::message;
@@ -48,7 +48,7 @@ const TURN: usize = scaled(32, 1);
 #[derive(Clone, Debug)]
 pub(crate) struct WorkerSetup {
     pub(crate) core: Option<usize>,
-    pub(crate) wait: WaitStrategy,
+    pub(crate) wait: Waits,
     pub(crate) reclaimer: Arc<Reclaimer>,
 }
 
@@ -165,7 +165,7 @@ pub(crate) struct Worker<M: Member> {
     pub(super) left_behind: RefCell<Vec<Arc<Mailbox<M>>>>,
     /// Driven by hand.
     pub(super) is_manual: Cell<bool>,
-    pub(super) wait: WaitStrategy,
+    pub(super) wait: Waits,
     pub(super) reclaimer: Arc<Reclaimer>,
     pub(super) spares: Option<Arc<Spares<M>>>,
 }
@@ -180,7 +180,7 @@ unsafe impl<M: Member> Sync for Worker<M> {}
 impl<M: Member> Worker<M> {
     pub(crate) fn new(
         end: LaneEnd<M>,
-        wait: WaitStrategy,
+        wait: Waits,
         reclaimer: Arc<Reclaimer>,
         spares: Option<Arc<Spares<M>>>,
     ) -> Arc<Self> {
@@ -198,7 +198,7 @@ impl<M: Member> Worker<M> {
         lane: Arc<Lane<M>>,
         core: Core<M>,
         token: Token,
-        wait: WaitStrategy,
+        wait: Waits,
         reclaimer: Arc<Reclaimer>,
         spares: Option<Arc<Spares<M>>>,
     ) -> Arc<Self> {

@@ -124,7 +124,7 @@ struct Crew<M: Member> {
 impl<M: Member> Crew<M> {
     fn adopt(&self) {
         for end in self.yard.take() {
-            let worker = Worker::new(end, WaitStrategy::Park, Arc::clone(&self.reclaimer), None);
+            let worker = Worker::new(end, WaitStrategy::Park.into(), Arc::clone(&self.reclaimer), None);
             worker.is_manual.set(true);
             worker.lane.served_by(&worker);
             self.workers.borrow_mut().push(Some(worker));
