@@ -36,7 +36,7 @@ impl From<WaitStrategy> for Waits {
         let spins = match cores {
             1 => 0,
             2 => FEW_LOOKS,
-            _ => 3 * FEW_LOOKS,
+            _ => LOOKS,
         };
         Self { strategy, spins }
     }
@@ -71,9 +71,13 @@ pub(super) struct Idle {
     batching: bool,
 }
 
-/// Looks where cores are few. With 8 pauses of 10-40 ns between two it takes about as long as a sleep and a
-/// wake-up (20 us): who sleeps earlier loses more, later wastes more.
-const FEW_LOOKS: u32 = 100;
+/// Looks before the first yield: with 8 pauses of 10-40 ns between two, some 40 us, and 3 us where cores are few. A
+/// publisher that wakes on the core of a lane that only spins waits for the end of its time slice: milliseconds.
+const LOOKS: u32 = 200;
+const FEW_LOOKS: u32 = 16;
+/// Yields before a lane sleeps. Together they take about as long as a sleep and a wake-up (20 us): who sleeps
+/// earlier loses more, later wastes more.
+const YIELDS: u32 = 32;
 /// Pauses between two looks, and of a long pause (powers of two).
 const LONGEST: u32 = 3;
 const LONG: u32 = 6;
@@ -89,7 +93,7 @@ const USEFUL: u32 = 3;
 impl Idle {
     pub(super) fn new(waits: Waits) -> Self {
         let Waits { strategy, spins } = waits;
-        Self { strategy, round: 0, spins, yields: 4, done: 0, short: 0, trial: TRIAL, batching: false }
+        Self { strategy, round: 0, spins, yields: YIELDS, done: 0, short: 0, trial: TRIAL, batching: false }
     }
 
     /// There was work.
@@ -123,7 +127,7 @@ impl Idle {
 
     /// Whether the idle period has just become long enough to give back what others wait for.
     pub(super) fn is_lasting(&self) -> bool {
-        self.round == self.spins / 2 + 1
+        self.round == self.spins + 1
     }
 
     /// Whether it is time to tidy up, for strategies that never sleep.
