@@ -2,13 +2,12 @@
 mod common;
 
 use common::{DELIVERIES, Gate, Log, OpenAtEnd, PATIENCE, bus, must_end, next, number, stress};
-use stasis_bus::{Bus, Delivery, Home, MessageType, Pinning, Subscription, SubscriptionChange, Topic, WaitStrategy};
+use stasis_bus::{Bus, Delivery, Home, Pinning, Subscription, SubscriptionChange, Topic, WaitStrategy};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
 
 /// A bus whose lanes stay with their threads, however slow the machine is.
 fn steady_bus(lanes: usize) -> Bus {
@@ -364,29 +363,4 @@ fn more_than_one_lane_worth_of_subscribers_all_get_it() {
     ends.iter().for_each(|end| end.wait_timeout(PATIENCE).unwrap());
     assert_eq!(count.load(Ordering::Relaxed), 5000);
     assert_eq!(bus.stats().ended, 1000);
-}
-
-/// A pinned thread sees one core and would think that there is no other: looking out for more was no use then, and every
-/// message had to wake its lane.
-#[test]
-fn a_pinned_lane_looks_out_for_more_before_it_sleeps() {
-    if thread::available_parallelism().is_ok_and(|cores| cores.get() == 1) {
-        return;
-    }
-    const MESSAGES: u64 = 5_000;
-    let bus = Bus::builder().lanes(1).pinning(Pinning::Cores).wait(WaitStrategy::Adaptive).build().unwrap();
-    let topic = bus.topic("t").unwrap();
-    let kind = MessageType::<u64>::new(&bus, "n").unwrap();
-    let listener = topic.subscribe(|_| ()).unwrap();
-    for n in 0..MESSAGES {
-        topic.publish(kind.message(n)).unwrap();
-        // Less than a sleep takes, more than the lane needs.
-        let until = Instant::now() + Duration::from_micros(10);
-        while Instant::now() < until {
-            std::hint::spin_loop();
-        }
-    }
-    topic.publish_sync(kind.message(0), &listener).unwrap();
-    let sleeps = bus.stats().lanes[0].sleeps;
-    assert!(sleeps < MESSAGES / 8, "{sleeps} sleeps in {MESSAGES} messages");
 }

@@ -75,9 +75,8 @@ pub(super) struct Idle {
 /// publisher that wakes on the core of a lane that only spins waits for the end of its time slice: milliseconds.
 const LOOKS: u32 = 200;
 const FEW_LOOKS: u32 = 16;
-/// Yields before a lane sleeps. Together they take about as long as a sleep and a wake-up (20 us): who sleeps
-/// earlier loses more, later wastes more.
-const YIELDS: u32 = 32;
+/// Yields before a lane sleeps. Few: each puts the lane behind those who share its core by a time slice.
+const YIELDS: u32 = 4;
 /// Pauses between two looks, and of a long pause (powers of two).
 const LONGEST: u32 = 3;
 const LONG: u32 = 6;
@@ -176,6 +175,18 @@ mod tests {
         (0..done).for_each(|_| idle.reset());
         idle.pause();
         idle.batching
+    }
+
+    /// So a lane's strategy is made by who starts its thread; it slept at once when the thread made it.
+    #[test]
+    fn a_pinned_thread_would_think_that_there_is_one_core() {
+        let Some(core) = core_affinity::get_core_ids().and_then(|cores| cores.first().copied()) else { return };
+        let here = Waits::from(WaitStrategy::Adaptive).spins;
+        let pinned = std::thread::spawn(move || {
+            core_affinity::set_for_current(core).then(|| Waits::from(WaitStrategy::Adaptive).spins)
+        });
+        assert!(pinned.join().unwrap().is_none_or(|spins| spins == 0));
+        assert_eq!(here > 0, std::thread::available_parallelism().unwrap().get() > 1);
     }
 
     #[test]
