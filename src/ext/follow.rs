@@ -547,14 +547,14 @@ impl<S: Source, H: FnMut(&Received<'_>, Followed<'_>) + Send + 'static> Follower
 
     /// Whether updates were dropped before this message because the handler was too slow.
     fn look_for_lag(&mut self, received: &Received<'_>) {
-        // At the mark the entries of now are read: they hold what was dropped before it.
-        if received.lagged() == 0 || is_mark(received) {
+        if received.lagged() == 0 {
             return;
         }
         // Whatever was on its way may be among what was dropped: what was told, and the mark.
         self.told.swap(false, Ordering::AcqRel);
         self.stage = Stage::Behind(lost(&*self.source));
-        if let Some(ear) = self.ear.upgrade() {
+        // A mark, be it one of an earlier loss, has the entries of now read, and they hold what was dropped before it.
+        if let Some(ear) = self.ear.upgrade().filter(|_| !is_mark(received)) {
             ear.mark();
         }
     }
