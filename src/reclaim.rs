@@ -67,11 +67,8 @@ type Retired = Box<dyn Send>;
 pub(crate) struct Reclaimer {
     retired: ClosableStack<Retired>,
     ready: ClosableStack<Vec<Retired>>,
-    handed: ClosableStack<Retired>,
-    /// Retired and not dropped yet. A hint: nothing is published through it.
+    /// Retired or handed over, and not dropped yet. A hint: nothing is published through it.
     pending: AtomicUsize,
-    /// Batches handed over and not dropped yet. A hint too.
-    handed_over: AtomicUsize,
 }
 
 /// Retired values that make a tick worth its price.
@@ -79,13 +76,7 @@ pub(crate) const BATCH: usize = 32;
 
 impl Reclaimer {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self {
-            retired: ClosableStack::new(),
-            ready: ClosableStack::new(),
-            handed: ClosableStack::new(),
-            pending: AtomicUsize::new(0),
-            handed_over: AtomicUsize::new(0),
-        })
+        Arc::new(Self { retired: ClosableStack::new(), ready: ClosableStack::new(), pending: AtomicUsize::new(0) })
     }
 
     /// Drops `value` after a grace period. Not to be called while pinned or under a lock whose
@@ -104,8 +95,8 @@ impl Reclaimer {
     /// fights with it for the allocator (a subscribe and unsubscribe took twice as long). It is dropped with what
     /// was retired.
     pub(crate) fn hand_over(&self, values: impl Send + 'static) {
-        self.handed_over.fetch_add(1, Ordering::Relaxed);
-        if let Err(values) = self.handed.push(Box::new(values)) {
+        self.pending.fetch_add(1, Ordering::Relaxed);
+        if let Err(values) = self.ready.push(vec![Box::new(values)]) {
             drop(values);
         }
     }
@@ -113,7 +104,7 @@ impl Reclaimer {
     /// Whether something waits.
     #[inline]
     pub(crate) fn is_pending(&self) -> bool {
-        self.pending.load(Ordering::Relaxed) + self.handed_over.load(Ordering::Relaxed) > 0
+        self.pending.load(Ordering::Relaxed) > 0
     }
 
     /// Starts the grace period of what was retired, and drops what has passed it. A few calls some
@@ -135,10 +126,6 @@ impl Reclaimer {
         for value in self.ready.take().flatten() {
             quietly(|| drop(value));
             self.pending.fetch_sub(1, Ordering::Relaxed);
-        }
-        for value in self.handed.take() {
-            quietly(|| drop(value));
-            self.handed_over.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }

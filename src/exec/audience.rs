@@ -345,8 +345,9 @@ impl<M: Identified> Audience<M> {
         });
         let is_dense = if left > 0 { left * 4 >= chunk.filled() } else { is_last && at > 0 && chunk.has_room() };
         let stays = is_dense && !lean && (is_shared || filter.is_none());
-        let mut version = if stays && is_last {
-            Self { last_live: live, ..self.like(self.len - 1) }
+        let mut version = self.like(self.len - 1);
+        if stays && is_last {
+            version.last_live = live;
         } else {
             let mut strands = self.true_strands();
             if stays {
@@ -358,9 +359,8 @@ impl<M: Identified> Audience<M> {
                 let members: Vec<_> = chunk.entries(live).cloned().collect();
                 strands[at] = Strand::new(members, room);
             }
-            let last_live = strands.last().map_or(0, |strand| strand.live);
-            Self { strands: strands.into(), last_live, ..self.like(self.len - 1) }
-        };
+            version.set_strands(strands);
+        }
         // One that stays accepts the same: nothing narrows.
         if !is_shared {
             version.widened += 1;

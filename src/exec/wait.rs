@@ -57,10 +57,8 @@ pub(super) enum Next {
 /// answer before sending more), the pause is no use, and is not tried again for a while.
 #[derive(Debug)]
 pub(super) struct Idle {
-    strategy: WaitStrategy,
+    waits: Waits,
     round: u32,
-    spins: u32,
-    yields: u32,
     /// Things done since the last pause.
     done: u32,
     /// Short periods in a row that ended with little to do.
@@ -91,8 +89,7 @@ const USEFUL: u32 = 3;
 
 impl Idle {
     pub(super) fn new(waits: Waits) -> Self {
-        let Waits { strategy, spins } = waits;
-        Self { strategy, round: 0, spins, yields: YIELDS, done: 0, short: 0, trial: TRIAL, batching: false }
+        Self { waits, round: 0, done: 0, short: 0, trial: TRIAL, batching: false }
     }
 
     /// There was work.
@@ -106,7 +103,7 @@ impl Idle {
         let done = std::mem::take(&mut self.done);
         let was_short = self.round <= SHORT;
         self.round = 0;
-        match self.strategy {
+        match self.waits.strategy {
             WaitStrategy::BusySpin | WaitStrategy::Park => return,
             WaitStrategy::Yield | WaitStrategy::Adaptive => {}
         }
@@ -126,7 +123,7 @@ impl Idle {
 
     /// Whether the idle period has just become long enough to give back what others wait for.
     pub(super) fn is_lasting(&self) -> bool {
-        self.round == self.spins + 1
+        self.round == self.waits.spins + 1
     }
 
     /// Whether it is time to tidy up, for strategies that never sleep.
@@ -140,13 +137,14 @@ impl Idle {
             self.begin();
         }
         self.round = self.round.wrapping_add(1).max(1);
-        match self.strategy {
+        let Waits { strategy, spins } = self.waits;
+        match strategy {
             WaitStrategy::BusySpin => self.spin(),
-            WaitStrategy::Yield if self.round > self.spins => thread::yield_now(),
+            WaitStrategy::Yield if self.round > spins => thread::yield_now(),
             WaitStrategy::Yield => self.spin(),
             WaitStrategy::Park => return Next::Sleep,
-            WaitStrategy::Adaptive if self.round > self.spins + self.yields => return Next::Sleep,
-            WaitStrategy::Adaptive if self.round > self.spins => thread::yield_now(),
+            WaitStrategy::Adaptive if self.round > spins + YIELDS => return Next::Sleep,
+            WaitStrategy::Adaptive if self.round > spins => thread::yield_now(),
             WaitStrategy::Adaptive => self.spin(),
         }
         Next::Look

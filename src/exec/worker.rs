@@ -277,13 +277,13 @@ impl<M: Member> Worker<M> {
                 return Ended::Lost;
             }
             let next = idle.pause();
-            if idle.is_lasting() || next == Next::Sleep {
-                self.settle();
-            }
             // Not before a short sleep: what it frees others have allocated, and are perhaps allocating now.
-            let is_quiet = idle.is_long() || next == Next::Sleep && has_slept;
-            if is_quiet && !self.tidy() {
-                return Ended::Lost;
+            if idle.is_long() || next == Next::Sleep && has_slept {
+                if !self.tidy() {
+                    return Ended::Lost;
+                }
+            } else if idle.is_lasting() || next == Next::Sleep {
+                self.settle();
             }
             if next == Next::Sleep {
                 self.doze(&|| !self.is_over(), nap(self.is_untidy()));
