@@ -613,7 +613,9 @@ fn g07_a_handler_may_publish_to_its_own_state_and_remove_it() {
                 )
                 .unwrap();
             manager.publish_by_id("1", NODE, kind.message(0)).unwrap();
+            // Removing ends the publisher, then publishes its last word.
             eventually("it was removed", || manager.implicit_publishers().is_empty());
+            eventually("the last word is published", || value(subscriber.data()) != Some(5));
             assert_eq!(value(subscriber.data()), Some(6));
             subscriber.unsubscribe_and_join(PATIENCE).unwrap();
             assert_nothing_left(&bus, &manager);

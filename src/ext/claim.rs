@@ -73,7 +73,7 @@ pub enum Unclaimed {
 pub struct ClaimStats {
     /// Messages taken.
     pub claimed: u64,
-    /// Messages that went to the fallback.
+    /// Messages that went to the fallback, which has returned.
     pub unclaimed: u64,
     /// Times a claimant declined, panics included.
     pub declined: u64,
@@ -122,8 +122,9 @@ impl Drop for Offer {
 
 impl Shared {
     fn unclaimed(&self, item: &Item, why: Unclaimed) {
-        self.unclaimed.fetch_add(1, Ordering::Relaxed);
         quietly(|| (self.fallback)(&item.message, why));
+        // After it: who sees the count finds what the fallback did. Release: meets the Acquire in `stats`.
+        self.unclaimed.fetch_add(1, Ordering::Release);
     }
 
     /// Does what the state decided, and what follows from it.
@@ -299,7 +300,7 @@ impl ClaimQueue {
         let (waiting, claimants) = lock(&self.shared.state).len();
         ClaimStats {
             claimed: self.shared.claimed.load(Ordering::Relaxed),
-            unclaimed: self.shared.unclaimed.load(Ordering::Relaxed),
+            unclaimed: self.shared.unclaimed.load(Ordering::Acquire),
             declined: self.shared.declined.load(Ordering::Relaxed),
             panics: self.shared.panics.load(Ordering::Relaxed),
             waiting,
