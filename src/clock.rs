@@ -51,6 +51,18 @@ impl Timestamp {
         Self(anchor().clock.raw())
     }
 
+    /// As a plain number.
+    #[inline]
+    pub(crate) fn raw(self) -> u64 {
+        self.0
+    }
+
+    /// What [`raw`](Self::raw) gave.
+    #[inline]
+    pub(crate) fn from_raw(raw: u64) -> Self {
+        Self(raw)
+    }
+
     /// Time passed since `earlier`; zero if `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

@@ -65,7 +65,8 @@ pub(super) struct Header {
     refs: AtomicUsize,
     kind: &'static TypeSlot,
     vtable: &'static PayloadVtable,
-    created: Timestamp,
+    /// When the message was made ([`Timestamp::raw`]), or, in a list of its pool, the address of a block further on.
+    pub(super) moment: UnsafeCell<u64>,
     /// Pool the memory goes back to.
     pub(super) owner: Owner,
     /// Link in a pool's list; see the module.
@@ -105,7 +106,7 @@ impl BlockRef {
             refs: AtomicUsize::new(1),
             kind,
             vtable,
-            created: Timestamp::now(),
+            moment: UnsafeCell::new(Timestamp::now().raw()),
             owner,
             next: UnsafeCell::new(ptr::null_mut()),
             type_id: kind.id(),
@@ -141,7 +142,10 @@ impl BlockRef {
 
     #[inline]
     pub(super) fn created(&self) -> Timestamp {
-        self.header().created
+        self.header().moment.with(|moment| {
+            // SAFETY: nobody writes it while there are references.
+            Timestamp::from_raw(unsafe { *moment })
+        })
     }
 
     #[inline]

@@ -3,7 +3,7 @@
 //! ```text
 //!   publishing thread                                lane (or whoever drops the last reference)
 //!   ┌ Pool (thread-local) ┐                          ┌ Outbox (thread-local, lanes only) ┐
-//!   │ free lists by class │◄── same thread: a list   │ up to 32 blocks per owner         │
+//!   │ free lists by class │◄── same thread: a list   │ up to 128 blocks per owner        │
 //!   │ incoming chain      │                          └──────────────┬────────────────────┘
 //!   └──────▲──────────────┘                                          │ one CAS a batch
 //!          └── swap(null) ─────── Remote.returned ◄──────────────────┘
@@ -38,7 +38,9 @@ const ALIGN: usize = 64;
 /// Bytes a pool keeps per size class.
 const POOL_BYTES: usize = 1 << 20;
 /// Blocks a lane gathers for one owner before it hands them over.
-const BATCH: usize = 32;
+const BATCH: usize = 128;
+/// How many blocks ahead an owner asks for the lines of those that came back: the lane had them last.
+const AHEAD: usize = 4;
 /// Owners a lane gathers for at a time (by address, which a model must not depend on).
 const OUTBOX: usize = scaled(8, 1);
 
@@ -90,17 +92,37 @@ struct Pool {
     out: Cell<usize>,
 }
 
-/// Blocks of one owner, linked through `next`.
+/// Blocks of one owner, linked through `next`, and to the one [`AHEAD`] places further on through `ahead`.
 #[derive(Clone, Copy)]
 struct Chain {
     owner: Owner,
     head: *mut Header,
     tail: *mut Header,
     len: usize,
+    /// Those added last.
+    last: [*mut Header; AHEAD],
 }
 
 impl Chain {
-    const EMPTY: Self = Self { owner: Owner::NONE, head: ptr::null_mut(), tail: ptr::null_mut(), len: 0 };
+    const EMPTY: Self = Self {
+        owner: Owner::NONE,
+        head: ptr::null_mut(),
+        tail: ptr::null_mut(),
+        len: 0,
+        last: [ptr::null_mut(); AHEAD],
+    };
+
+    /// Adds a block of its owner in front.
+    #[inline]
+    fn add(&mut self, block: *mut Header) {
+        link(block, self.head);
+        set_ahead(block, std::mem::replace(&mut self.last[self.len % AHEAD], block));
+        if self.len == 0 {
+            self.tail = block;
+        }
+        self.head = block;
+        self.len += 1;
+    }
 }
 
 /// A lane's gathered blocks.
@@ -145,7 +167,9 @@ pub(super) unsafe fn release(block: NonNull<Header>, layout: Layout) {
     }
     let gathered = OUTBOX_OF_LANE.try_with(|outbox| outbox.gather(owner, block)).unwrap_or(false);
     if !gathered {
-        Chain { owner, head: block.as_ptr(), tail: block.as_ptr(), len: 1 }.hand_over();
+        let mut chain = Chain { owner, ..Chain::EMPTY };
+        chain.add(block.as_ptr());
+        chain.hand_over();
     }
 }
 
@@ -189,7 +213,26 @@ fn next_of(block: *mut Header) -> *mut Header {
     })
 }
 
-/// Asks for the first two lines of a block that is going to be written next: somebody else had them last.
+/// A block further on in the list than the next one, or null: an address to ask for.
+fn ahead_of(block: *mut Header) -> *mut Header {
+    // SAFETY: as in `next_of`.
+    let moment = unsafe { &(*block).moment };
+    moment.with(|ahead| {
+        // SAFETY: as in `next_of`; what came back has it from `set_ahead`.
+        ptr::without_provenance_mut(unsafe { *ahead } as usize)
+    })
+}
+
+fn set_ahead(block: *mut Header, ahead: *mut Header) {
+    // SAFETY: as in `next_of`.
+    let moment = unsafe { &(*block).moment };
+    moment.with_mut(|place| {
+        // SAFETY: as in `next_of`.
+        unsafe { *place = ahead.addr() as u64 };
+    });
+}
+
+/// Asks for the first two lines of a block that is going to be written soon: somebody else had them last.
 #[inline]
 fn expect(block: *mut Header) {
     prefetch::to_write(block.cast_const().cast());
@@ -260,7 +303,9 @@ impl Pool {
         }
         while let Some(block) = NonNull::new(self.incoming.get()) {
             let next = next_of(block.as_ptr());
-            expect(next);
+            // Where a chain ends nothing is known of the one behind it but its first block.
+            let ahead = ahead_of(block.as_ptr());
+            expect(if ahead.is_null() { next } else { ahead });
             self.incoming.set(next);
             // SAFETY: initialised header of a block we own.
             if unsafe { block.as_ref().class } == class {
@@ -379,15 +424,10 @@ impl Outbox {
         if chain.owner != owner && chain.len > 0 {
             std::mem::replace(chain, Chain::EMPTY).hand_over();
         }
-        link(block.as_ptr(), chain.head);
-        if chain.len == 0 {
-            *chain = Chain { owner, head: block.as_ptr(), tail: block.as_ptr(), len: 1 };
-        } else {
-            chain.head = block.as_ptr();
-            chain.len += 1;
-            if chain.len == BATCH {
-                std::mem::replace(chain, Chain::EMPTY).hand_over();
-            }
+        chain.owner = owner;
+        chain.add(block.as_ptr());
+        if chain.len == BATCH {
+            std::mem::replace(chain, Chain::EMPTY).hand_over();
         }
         true
     }
