@@ -180,3 +180,19 @@ fn a_payload_may_make_and_drop_messages_in_its_destructor() {
         assert_eq!(*lock(&seen), (0..100).collect::<Vec<_>>());
     });
 }
+
+/// Else a processor that fetches the neighbours of what it uses takes lines of one message while another core is in
+/// them: between distant cores deliveries took three times as long.
+#[test]
+fn messages_made_after_each_other_do_not_lie_side_by_side() {
+    let bus = bus(1);
+    let number = MessageType::<[u64; 8]>::new(&bus, "eight").unwrap();
+    // A thread of its own: nothing was used before.
+    let messages = std::thread::spawn(move || (0..400).map(|n| number.message([n; 8])).collect::<Vec<_>>());
+    let messages = messages.join().unwrap();
+    let places: Vec<_> =
+        messages.iter().map(|message| std::ptr::from_ref(message.payload::<[u64; 8]>().unwrap()).addr()).collect();
+    let apart = places.windows(2).filter(|pair| pair[0].abs_diff(pair[1]) >= 1024).count();
+    assert!(apart >= 360, "{apart} of {} lie a kilobyte or more from the one before", places.len());
+    assert!(messages.iter().zip(0..).all(|(message, n)| message.payload::<[u64; 8]>() == Some(&[n; 8])));
+}

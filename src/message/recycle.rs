@@ -10,7 +10,8 @@
 //! ```
 //!
 //! A message made here and freed elsewhere costs an allocator several times its usual price. So
-//! blocks go back to the pool they came from, in batches, and are used again.
+//! blocks go back to the pool they came from, in batches, and are used again. New ones come from the
+//! allocator in batches too, and are handed out crosswise (`Pool::grow`).
 //!
 //! When the thread ends it closes `Remote.returned` and frees what it has; blocks still out are freed
 //! by their last holders, and the last of these frees the `Remote` (`orphans` reaches zero once the
@@ -41,6 +42,10 @@ const POOL_BYTES: usize = 1 << 20;
 const BATCH: usize = 128;
 /// How many blocks ahead an owner asks for the lines of those that came back: the lane had them last.
 const AHEAD: usize = 4;
+/// Blocks a pool takes from the allocator at a time (a power of two), and at first; and bytes at most.
+const GROWTH: usize = scaled(256, 1);
+const FIRST_GROWTH: usize = scaled(8, 1);
+const GROWTH_BYTES: usize = 1 << 16;
 /// Owners a lane gathers for at a time (by address, which a model must not depend on).
 const OUTBOX: usize = scaled(8, 1);
 
@@ -283,7 +288,7 @@ impl Pool {
             }
             None => match self.take_incoming(class) {
                 Some(block) => block,
-                None => system_allocate(class_layout(class))?,
+                None => self.grow(class)?,
             },
         };
         self.out.set(self.out.get() + 1);
@@ -315,6 +320,45 @@ impl Pool {
             self.keep(block);
         }
         None
+    }
+
+    /// New blocks: one to use, the others for the list, crosswise.
+    ///
+    /// Processors fetch the neighbours of what is used: lines that another core is writing or reading just then, if
+    /// messages made after each other lie side by side. Taken by bit-reversed numbers, neighbours are far from each
+    /// other in time.
+    #[cold]
+    fn grow(&self, class: u8) -> Option<NonNull<Header>> {
+        let most = if self.out.get() < FIRST_GROWTH { FIRST_GROWTH } else { GROWTH };
+        let most = most.min(GROWTH_BYTES / CLASSES[class as usize]);
+        let mut blocks = [ptr::null_mut::<Header>(); GROWTH];
+        let mut got = 0;
+        while got < most
+            && let Some(block) = system_allocate(class_layout(class))
+        {
+            blocks[got] = block.as_ptr();
+            got += 1;
+        }
+        let first = NonNull::new(blocks[0])?;
+        let list = &self.free[class as usize];
+        for n in 1..GROWTH {
+            let at = n.reverse_bits().wrapping_shr(usize::BITS - GROWTH.trailing_zeros());
+            if at < got {
+                let block = blocks[at];
+                // What a list needs of a header.
+                // SAFETY: fresh memory of the class, which is larger than a header.
+                let its_class = unsafe { &raw mut (*block).class };
+                // SAFETY: as above.
+                let its_next = unsafe { &raw mut (*block).next };
+                // SAFETY: as above.
+                unsafe { its_class.write(class) };
+                // SAFETY: as above.
+                unsafe { its_next.write(crate::sync::UnsafeCell::new(list.replace(block))) };
+            }
+        }
+        let count = &self.counts[class as usize];
+        count.set(count.get() + got - 1);
+        Some(first)
     }
 
     /// Puts a block that was out into its list, or frees it if the list is long enough.
