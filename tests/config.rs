@@ -728,8 +728,9 @@ fn each_value_that_cannot_be_read_is_refused_with_its_place_and_cause() {
 
 #[test]
 fn each_value_set_by_hand_that_toml_cannot_hold_is_refused() {
+    type Case = (fn(&mut BusSettings), Result<(&'static str, &'static str), Problem>);
     let unwritable = Err(Problem::Syntax("a value that cannot be written".into()));
-    let cases: [(fn(&mut BusSettings), Result<(&str, &str), Problem>); 13] = [
+    let cases: [Case; 13] = [
         (|bus| bus.name = Some(" x".into()), Ok(("name", "' x'"))),
         (|bus| bus.lanes = Some(0), Ok(("lanes", "0"))),
         (|bus| bus.pinning = Some(Pinning::List(vec![])), Ok(("pinning", "this list"))),
