@@ -7,11 +7,13 @@ mod config_check;
 
 use proptest::prelude::*;
 use stasis_bus::cache::{Cache, CacheClear, CacheUpdate, CachingTopic};
-use stasis_bus::config::{Config, ConfigErrors, ConfigFiles, OrOff, Problem};
+use stasis_bus::config::{BusSettings, Config, ConfigErrors, ConfigFiles, OrOff, Position, Problem};
 use stasis_bus::follow::FollowError;
 use stasis_bus::taskprocessor::TaskPool;
 use stasis_bus::testing::MessageSink;
-use stasis_bus::{Bus, Delivery, MessageType, Pinning, SubscriptionChange, TypeError, WaitStrategy};
+use stasis_bus::{
+    Bus, BusBuilder, Delivery, MessageType, Pinning, SubscriptionChange, TypeError, WaitStrategy, WaterMarks,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -564,6 +566,250 @@ fn what_a_file_says_replaces_the_builders_settings_and_the_rest_stays() {
     seen.should_stay(2, Duration::from_millis(20)).unwrap();
     let poor = Config::from_toml("bus.memory_budget = 1", "s").unwrap();
     assert!(poor.apply(builder()).build().is_err(), "the budget reaches the bus, which refuses it");
+}
+
+/// What a file says of the bus, the same set by hand, and the same asked of a builder.
+type Setting = (&'static str, fn(&mut BusSettings), fn(BusBuilder) -> BusBuilder);
+
+const MS: fn(u64) -> Duration = Duration::from_millis;
+
+/// Every setting of the bus, each with all forms its value may have, at the edges of what is allowed.
+const SETTINGS: [Setting; 26] = [
+    ("name = 'pbx \"1\"'", |bus| bus.name = Some("pbx \"1\"".into()), |builder| builder.name("pbx \"1\"")),
+    ("lanes = 1", |bus| bus.lanes = Some(1), |builder| builder.lanes(1)),
+    ("lanes = 256", |bus| bus.lanes = Some(256), |builder| builder.lanes(256)),
+    ("pinning = \"cores\"", |bus| bus.pinning = Some(Pinning::Cores), |builder| builder.pinning(Pinning::Cores)),
+    ("pinning = \"off\"", |bus| bus.pinning = Some(Pinning::Off), |builder| builder.pinning(Pinning::Off)),
+    (
+        "pinning = [3, 0, 65535]",
+        |bus| bus.pinning = Some(Pinning::List(vec![3, 0, 65535])),
+        |builder| builder.pinning(Pinning::List(vec![3, 0, 65535])),
+    ),
+    ("wait = \"adaptive\"", |bus| bus.wait = Some(WaitStrategy::Adaptive), |b| b.wait(WaitStrategy::Adaptive)),
+    ("wait = \"busy_spin\"", |bus| bus.wait = Some(WaitStrategy::BusySpin), |b| b.wait(WaitStrategy::BusySpin)),
+    ("wait = \"park\"", |bus| bus.wait = Some(WaitStrategy::Park), |builder| builder.wait(WaitStrategy::Park)),
+    ("wait = \"yield\"", |bus| bus.wait = Some(WaitStrategy::Yield), |builder| builder.wait(WaitStrategy::Yield)),
+    ("ring_capacity = 1", |bus| bus.ring_capacity = Some(1), |builder| builder.ring_capacity(1)),
+    ("ring_capacity = 4194304", |bus| bus.ring_capacity = Some(1 << 22), |builder| builder.ring_capacity(1 << 22)),
+    (
+        "memory_budget = 9223372036854775807",
+        |bus| bus.memory_budget = Some(i64::MAX as usize),
+        |builder| builder.memory_budget(i64::MAX as usize),
+    ),
+    ("watchdog_usec = \"off\"", |bus| bus.watchdog = Some(OrOff::Off), |builder| builder.watchdog(None)),
+    (
+        "watchdog_usec = 4294967295",
+        |bus| bus.watchdog = Some(OrOff::On(Duration::from_micros(u32::MAX.into()))),
+        |builder| builder.watchdog(Duration::from_micros(u32::MAX.into())),
+    ),
+    ("spare_threads = 0", |bus| bus.spare_threads = Some(0), |builder| builder.spare_threads(0)),
+    ("spare_threads = 65535", |bus| bus.spare_threads = Some(65535), |builder| builder.spare_threads(65535)),
+    ("feedback_limit = \"off\"", |bus| bus.feedback_limit = Some(OrOff::Off), |builder| builder.feedback_limit(None)),
+    (
+        "feedback_limit = 65535",
+        |bus| bus.feedback_limit = Some(OrOff::On(u16::MAX)),
+        |builder| builder.feedback_limit(u16::MAX),
+    ),
+    // Of the two kinds of marks the one that is not given is as by default, whatever the builder had.
+    (
+        "depth_marks = [1, 4294967295]",
+        |bus| bus.depth_marks = Some(OrOff::On((1, u32::MAX.into()))),
+        |builder| builder.water_marks(WaterMarks::default().depth(1, u32::MAX.into())),
+    ),
+    (
+        "depth_marks = \"off\"",
+        |bus| bus.depth_marks = Some(OrOff::Off),
+        |builder| builder.water_marks(WaterMarks::default()),
+    ),
+    (
+        "age_marks_msec = [5, 5]",
+        |bus| bus.age_marks = Some(OrOff::On((MS(5), MS(5)))),
+        |builder| builder.water_marks(WaterMarks::none().age(MS(5), MS(5))),
+    ),
+    (
+        "age_marks_msec = \"off\"",
+        |bus| bus.age_marks = Some(OrOff::Off),
+        |builder| builder.water_marks(WaterMarks::none()),
+    ),
+    (
+        "age_marks_msec = \"off\"\ndepth_marks = [2, 3]",
+        |bus| (bus.age_marks, bus.depth_marks) = (Some(OrOff::Off), Some(OrOff::On((2, 3)))),
+        |builder| builder.water_marks(WaterMarks::none().depth(2, 3)),
+    ),
+    (
+        "age_marks_msec = [6, 7]\ndepth_marks = \"off\"",
+        |bus| (bus.age_marks, bus.depth_marks) = (Some(OrOff::On((MS(6), MS(7)))), Some(OrOff::Off)),
+        |builder| builder.water_marks(WaterMarks::none().age(MS(6), MS(7))),
+    ),
+    (
+        "age_marks_msec = [6, 7]\ndepth_marks = [2, 3]",
+        |bus| (bus.age_marks, bus.depth_marks) = (Some(OrOff::On((MS(6), MS(7)))), Some(OrOff::On((2, 3)))),
+        |builder| builder.water_marks(WaterMarks::none().age(MS(6), MS(7)).depth(2, 3)),
+    ),
+];
+
+/// Two builders that differ in every setting: a setting that is not put in is seen with one of them.
+fn builders() -> [BusBuilder; 2] {
+    let other = Bus::builder().name("own").lanes(2).pinning(Pinning::List(vec![7])).wait(WaitStrategy::Yield);
+    let other = other.ring_capacity(2048).memory_budget(1 << 20).watchdog(MS(3)).spare_threads(3).feedback_limit(3);
+    [Bus::builder(), other.water_marks(WaterMarks::none().depth(3, 4).age(MS(1), MS(2)))]
+}
+
+#[test]
+fn every_setting_of_the_bus_is_read_written_read_again_and_put_into_a_bus() {
+    for (lines, by_hand, asked) in SETTINGS {
+        let read = Config::from_toml(&format!("[bus]\n{lines}\n"), "s").unwrap_or_else(|errors| panic!("{errors}"));
+        let mut expected = Config::default();
+        by_hand(&mut expected.bus);
+        assert_eq!(read, expected, "{lines}");
+        let written = read.to_toml().unwrap_or_else(|errors| panic!("{lines}: {errors}"));
+        let section: Vec<_> = written.lines().skip_while(|line| *line != "[bus]").skip(1).collect();
+        assert_eq!(section.iter().take_while(|line| !line.is_empty()).copied().collect::<Vec<_>>().join("\n"), lines);
+        assert_eq!(Config::from_toml(&written, "s").unwrap(), expected, "{written}");
+        assert_eq!(conf(&read.to_stasis_conf().unwrap()), Config::default(), "which has no place for it");
+        for builder in builders() {
+            // A builder cannot be compared, but what it holds can be shown.
+            let (found, wanted) = (read.apply(builder.clone()), asked(builder));
+            assert_eq!(format!("{found:?}"), format!("{wanted:?}"), "{lines}");
+        }
+    }
+    for builder in builders() {
+        assert_eq!(format!("{:?}", Config::default().apply(builder.clone())), format!("{builder:?}"), "nothing said");
+    }
+}
+
+#[test]
+fn each_value_that_cannot_be_read_is_refused_with_its_place_and_cause() {
+    let pinning = "'cores', 'off' or a list of core numbers from 0 to 65535";
+    let depth = "'off' or a list of a low and a high number of entries, from 1";
+    let age = "'off' or a list of a low and a high age, from 1 (milliseconds)";
+    let watchdog = "'off' or a whole number from 100 to 4294967295 (microseconds)";
+    let limit = "'off' or a whole number from 1 to 65535";
+    let cases = [
+        ("name", "\"a\\nb\"", "'a\nb'", "a name, without control characters", None),
+        ("name", "['a']", "this list", "a name, without control characters", None),
+        ("lanes", "257", "257", "a whole number from 1 to 256", None),
+        ("pinning", "3", "3", pinning, None),
+        ("pinning", "[]", "this list", pinning, None),
+        ("pinning", "[0, 65536]", "this list", pinning, None),
+        ("pinning", "[0, 'x']", "this list", pinning, None),
+        ("pinning", "'core'", "'core'", pinning, Some("cores")),
+        ("wait", "['park']", "this list", "one of adaptive, busy_spin, park, yield", None),
+        ("ring_capacity", "4194305", "4194305", "a whole number from 1 to 4194304", None),
+        ("memory_budget", "0", "0", "a whole number from 1 to 9223372036854775807", None),
+        ("watchdog_usec", "4294967296", "4294967296", watchdog, None),
+        ("watchdog_usec", "1.5", "a float", watchdog, None),
+        ("spare_threads", "65536", "65536", "a whole number from 0 to 65535", None),
+        ("feedback_limit", "0", "0", limit, None),
+        ("feedback_limit", "'on'", "'on'", limit, None),
+        ("depth_marks", "500", "500", depth, None),
+        ("depth_marks", "[0, 1]", "this list", depth, None),
+        ("depth_marks", "[1, 2, 3]", "this list", depth, None),
+        ("depth_marks", "[1, 4294967296]", "this list", depth, None),
+        ("age_marks_msec", "[1, '2']", "this list", age, None),
+        ("age_marks_msec", "'off '", "'off '", age, Some("off")),
+    ];
+    for (key, written, value, allowed, suggestion) in cases {
+        let read = Config::from_toml(&format!("# x\n[bus]\n {key} = {written}\n"), "etc/s.toml");
+        let errors = read.expect_err(written);
+        let [error] = &errors.iter().collect::<Vec<_>>()[..] else { panic!("{key} = {written}: {errors}") };
+        let place = (error.file.to_str(), error.position);
+        assert_eq!(place, (Some("etc/s.toml"), Some(Position { line: 3, column: key.len() + 5 })), "{errors}");
+        let expected = Problem::BadValue {
+            section: "bus".into(),
+            key: key.into(),
+            value: value.into(),
+            allowed: allowed.into(),
+            suggestion,
+        };
+        assert_eq!(error.problem, expected);
+    }
+}
+
+#[test]
+fn each_value_set_by_hand_that_toml_cannot_hold_is_refused() {
+    type Case = (fn(&mut BusSettings), Result<(&'static str, &'static str), Problem>);
+    let unwritable = Err(Problem::Syntax("a value that cannot be written".into()));
+    let cases: [Case; 13] = [
+        (|bus| bus.name = Some(" x".into()), Ok(("name", "' x'"))),
+        (|bus| bus.lanes = Some(0), Ok(("lanes", "0"))),
+        (|bus| bus.pinning = Some(Pinning::List(vec![])), Ok(("pinning", "this list"))),
+        (|bus| bus.pinning = Some(Pinning::List(vec![usize::MAX])), Ok(("pinning", "this list"))),
+        (|bus| bus.ring_capacity = Some(usize::MAX), Ok(("ring_capacity", "9223372036854775807"))),
+        (|bus| bus.memory_budget = Some(usize::MAX), unwritable.clone()),
+        (|bus| bus.watchdog = Some(OrOff::On(Duration::from_nanos(100_500))), unwritable.clone()),
+        (|bus| bus.watchdog = Some(OrOff::On(Duration::MAX)), Ok(("watchdog_usec", "9223372036854775807"))),
+        (|bus| bus.spare_threads = Some(65536), Ok(("spare_threads", "65536"))),
+        (|bus| bus.feedback_limit = Some(OrOff::On(0)), Ok(("feedback_limit", "0"))),
+        (|bus| bus.depth_marks = Some(OrOff::On((2, 1))), Ok(("depth_marks", "this list"))),
+        (|bus| bus.age_marks = Some(OrOff::On((MS(1), Duration::from_micros(1500)))), unwritable),
+        (|bus| bus.age_marks = Some(OrOff::On((Duration::ZERO, MS(1)))), Ok(("age_marks_msec", "this list"))),
+    ];
+    for (set, expected) in cases {
+        let mut config = Config::default();
+        set(&mut config.bus);
+        let errors = config.to_toml().expect_err("it could not be read again");
+        let [error] = &errors.iter().collect::<Vec<_>>()[..] else { panic!("{errors}") };
+        assert_eq!(error.file.to_str(), Some("toml"), "{errors}");
+        match (&error.problem, expected) {
+            (Problem::BadValue { section, key, value, .. }, Ok(refused)) => {
+                assert_eq!((section.as_str(), (key.as_str(), value.as_str())), ("bus", refused));
+                assert_eq!(error.position, Some(Position { line: 2, column: key.len() + 4 }), "{errors}");
+            }
+            (problem, expected) => assert_eq!((problem, error.position), (&expected.expect_err("a value"), None)),
+        }
+        assert!(config.to_stasis_conf().is_ok(), "which has no place for it");
+    }
+}
+
+#[test]
+fn a_hundred_thousand_settings_are_read_and_one_more_is_refused() {
+    let text = |lines: usize| "[threadpool]\n".to_owned() + &"max_size=7\n".repeat(lines);
+    assert_eq!(conf(&text(100_000)).threadpool.max_size, 7);
+    let errors = Config::from_stasis_conf(&(text(100_001) + "[nonsense]\n"), "s").unwrap_err();
+    let [error] = &errors.iter().collect::<Vec<_>>()[..] else { panic!("once, and nothing behind it: {errors}") };
+    assert_eq!(error.position, Some(Position { line: 100_002, column: 1 }));
+    assert_eq!(error.problem, Problem::TooMuch("more than 100000 settings, inherited ones counted"));
+}
+
+#[test]
+fn an_included_file_in_utf_16_is_refused_where_it_is_included() {
+    struct Wide;
+    impl ConfigFiles for Wide {
+        fn read(&self, path: &std::path::Path) -> std::io::Result<Vec<u8>> {
+            Ok(match path.to_str().unwrap() {
+                "etc/little.conf" => b"\xff\xfem\0".to_vec(),
+                "etc/big.conf" => b"\xfe\xff\0m".to_vec(),
+                _ => b"max_size = 3\n".to_vec(),
+            })
+        }
+        fn list(&self, _: &std::path::Path) -> std::io::Result<Vec<PathBuf>> {
+            Ok(["etc/big.conf", "etc/fine.conf"].map(PathBuf::from).to_vec())
+        }
+    }
+    let text = "[threadpool]\n #include little.conf\n#tryinclude *.conf\ninitial_size = 4\n";
+    let errors = Config::from_stasis_conf_in(text, "etc/s.conf", &Wide).unwrap_err();
+    let told: Vec<_> = errors.iter().map(|error| (error.file.to_str().unwrap(), error.position.unwrap())).collect();
+    let at = |line, column| Position { line, column };
+    assert_eq!(told, [("etc/s.conf", at(2, 2)), ("etc/s.conf", at(3, 1)), ("etc/s.conf", at(4, 16))]);
+    let wide = |path: &str| Problem::Unreadable(format!("'{path}': UTF-16 is not read, only UTF-8"));
+    let problems: Vec<_> = errors.iter().map(|error| &error.problem).collect();
+    assert_eq!(problems[..2], [&wide("etc/little.conf"), &wide("etc/big.conf")]);
+    assert!(
+        matches!(problems[2], Problem::Contradiction { value: 4, limit: 3, .. }),
+        "the other files and lines are read all the same: {errors}"
+    );
+}
+
+#[test]
+fn near_misses_of_long_names_are_not_looked_for() {
+    for (known, given, is_told) in [(64, 63, true), (63, 64, true), (65, 64, false), (64, 65, false)] {
+        let (known, name) = ("x".repeat(known), "x".repeat(given));
+        let text = format!("[{known}](!)\n[threadpool]({name})\n");
+        let errors = Config::from_stasis_conf(&text, "s").unwrap_err();
+        let problems: Vec<_> = errors.iter().map(|error| &error.problem).collect();
+        assert_eq!(problems, [&Problem::NoTemplate { name, suggestion: is_told.then_some(known) }]);
+    }
 }
 
 #[test]

@@ -203,7 +203,7 @@ fn ami_text_is_event_privilege_fields_and_an_empty_line() {
 #[test]
 fn ami_values_and_keys_cannot_break_out() {
     let block = || AmiBlock::new("UserEvent", EventClass::USER);
-    for value in ["a\r\nEvent: Shutdown", "a\nb", "a\rb", "\0", "\u{1b}[2J", "\u{7f}", "\u{85}"] {
+    for value in ["a\r\nEvent: Shutdown", "a\nb", "a\rb", "a\tb", "\0", "\u{1b}[2J", "\u{7f}", "\u{85}"] {
         let error = block().field("Note", value).to_text().unwrap_err();
         assert_eq!(error, AmiError::Value { key: "Note".into(), value: value.into() });
         let text = block().escaped_field("Note", value).to_text().unwrap();
@@ -443,9 +443,28 @@ fn a_multi_object_holds_what_was_added_by_kind() {
     );
     assert_eq!(event.primary(ObjectKind::Channel).unwrap().snapshot.payload::<Channel>().unwrap().id, "1");
     assert_eq!(event.primary(ObjectKind::Endpoint), None);
+}
+
+#[test]
+fn a_multi_object_takes_fields_that_are_an_object_and_says_what_else_they_are() {
+    #[derive(Serialize)]
+    struct Nothing;
     assert_eq!(MultiObject::new("", &()), Err(MultiObjectError::NoName));
-    assert_eq!(MultiObject::new("x", &1), Err(MultiObjectError::NotAnObject("a number")));
     assert_eq!(MultiObject::new("x", &Unwritable), Err(MultiObjectError::NotJson));
+    let refused = [
+        (MultiObject::new("x", &true), "a boolean"),
+        (MultiObject::new("x", &-1.5), "a number"),
+        (MultiObject::new("x", &Some("{}")), "a text"),
+        (MultiObject::new("x", &[("a", 1)]), "a list"),
+    ];
+    for (made, what) in refused {
+        assert_eq!(made, Err(MultiObjectError::NotAnObject(what)));
+    }
+    for made in [MultiObject::new("x", &()), MultiObject::new("x", &None::<u8>), MultiObject::new("x", &Nothing)] {
+        assert!(made.unwrap().fields().is_empty());
+    }
+    let channel = MultiObject::new("x", &channel("1")).unwrap();
+    assert_eq!(channel.fields().keys().collect::<Vec<_>>(), ["id", "name"], "as serde writes it");
 }
 
 #[test]

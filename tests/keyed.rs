@@ -3,14 +3,16 @@
 #![allow(missing_docs)]
 mod common;
 
-use common::{Drops, Gate, OpenAtEnd, PATIENCE, bus, eventually, lock, must_end, next};
+use common::{Drops, Gate, OpenAtEnd, PATIENCE, Task, bus, eventually, lock, must_end, next};
 use proptest::prelude::*;
 use stasis_bus::keyed::{self, hash_of};
 use stasis_bus::{JoinError, Message, MessageType, SubscribeError};
 use std::collections::{HashMap, HashSet};
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
@@ -170,6 +172,142 @@ fn a_handler_ends_the_whole_and_cannot_wait_for_it() {
         assert!(!states.is_subscribed() && states.is_done());
         next(&ended);
         assert!(ended.try_recv().is_err(), "once");
+    });
+}
+
+#[test]
+fn g07_a_completion_can_be_awaited_and_is_there_when_all_shards_have_ended() {
+    // Which shard ends first, and who ends the whole.
+    for (first, ender) in [(0, 0), (1, 0), (0, 1), (1, 1), (0, 2), (1, 2)] {
+        must_end(move || {
+            let bus = bus(2);
+            let (kind, topic) = (kind(&bus), bus.topic("t").unwrap());
+            let gates = [Gate::new(), Gate::new()];
+            let _open = gates.clone().map(OpenAtEnd);
+            let drops = [Drops::new(), Drops::new()];
+            let (entered, entries) = channel();
+            let states = keyed::subscribe_shards(topic.subscriber().accept(&kind), device, |shard| {
+                let (gate, token, entered) = (gates[shard].clone(), drops[shard].token(), entered.clone());
+                move |received: &keyed::KeyedReceived<'_>| {
+                    let _ = &token;
+                    if !received.is_final() {
+                        entered.send(shard).unwrap();
+                        gate.pass();
+                    }
+                }
+            })
+            .unwrap();
+            (0..8).for_each(|device| topic.publish(kind.message((device, 1))).unwrap());
+            let mut inside = [next(&entries), next(&entries)];
+            inside.sort_unstable();
+            assert_eq!(inside, [0, 1], "both shards are in a handler");
+
+            let tasks = [(); 3].map(|()| Task::new());
+            let mut end = pin!(states.completion());
+            assert_eq!(end.wait_timeout(Duration::ZERO), Err(JoinError::Timeout));
+            assert_eq!(tasks[0].poll(end.as_mut()), Poll::Pending);
+            assert_eq!(tasks[1].poll(end.as_mut()), Poll::Pending, "the task has moved");
+            let mut given_up = Box::pin(end.clone());
+            assert_eq!(tasks[2].poll(given_up.as_mut()), Poll::Pending);
+            drop(given_up);
+            assert_eq!(tasks.each_ref().map(Task::is_kept), [false, true, false], "the latest waker alone");
+
+            let mut states = Some(states);
+            let shutdown = match ender {
+                0 => {
+                    drop(states.as_ref().map(keyed::KeyedSubscription::unsubscribe));
+                    None
+                }
+                1 => {
+                    drop(states.take());
+                    None
+                }
+                _ => Some(thread::spawn(move || bus.shutdown(PATIENCE).map(drop))),
+            };
+            assert_eq!(tasks[1].poll(end.as_mut()), Poll::Pending, "handlers run");
+            gates[first].open();
+            drops[first].await_all_gone("the first shard's handler");
+            if first == 0 {
+                eventually("the task looks at the other shard", || tasks[1].woken() == 1);
+            }
+            assert_eq!(tasks[1].poll(end.as_mut()), Poll::Pending, "the other shard's handler runs");
+            assert!(!end.is_done() && end.wait_timeout(Duration::ZERO) == Err(JoinError::Timeout));
+            let before = tasks[1].woken();
+            assert_eq!(before, 1 - first, "of shards behind one that runs nothing is told");
+            gates[1 - first].open();
+            eventually("the task is woken", || tasks[1].woken() == before + 1);
+            assert_eq!(tasks[1].poll(end.as_mut()), Poll::Ready(()));
+            drops.iter().for_each(|drops| drops.assert_all_gone("handlers"));
+            assert_eq!(tasks[1].poll(end.as_mut()), Poll::Ready(()), "asked again");
+            let late = Task::new();
+            assert_eq!(late.poll(pin!(end.clone())), Poll::Ready(()), "asked for the first time");
+            eventually("no waker is kept", || !tasks.iter().chain([&late]).any(Task::is_kept));
+            assert_eq!((tasks[0].woken(), tasks[2].woken(), late.woken()), (0, 0, 0));
+            if let Some(shutdown) = shutdown {
+                shutdown.join().unwrap().unwrap();
+            }
+        });
+    }
+}
+
+#[test]
+fn a_handler_may_end_the_whole_before_all_its_shards_are_subscribed() {
+    must_end(|| {
+        let bus = bus(3);
+        let (kind, topic) = (kind(&bus), bus.topic("t").unwrap());
+        let (handled, told) = channel();
+        let drops = Drops::new();
+        let states = keyed::subscribe_shards(
+            topic.subscriber().accept(&kind),
+            |_| None, // all of the first shard
+            |shard| {
+                if shard == 2 {
+                    topic.publish(kind.message((0, 1))).unwrap();
+                    assert_eq!(next(&told), (0, false), "its handler has unsubscribed");
+                }
+                let (handled, token) = (handled.clone(), drops.token());
+                move |received: &keyed::KeyedReceived<'_>| {
+                    let _ = &token;
+                    received.unsubscribe();
+                    handled.send((received.shard(), received.is_final())).unwrap();
+                }
+            },
+        )
+        .unwrap();
+        assert!(!states.is_subscribed());
+        states.join_timeout(PATIENCE).unwrap();
+        drops.assert_all_gone("handlers of all shards");
+        assert!(next(&told).1, "the final message");
+        assert!(told.try_recv().is_err(), "of the whole: once");
+        assert_eq!(topic.subscribers(), 0);
+    });
+}
+
+#[test]
+fn g11_shutdown_between_two_shards_refuses_the_whole_without_a_final_message() {
+    must_end(|| {
+        let bus = bus(2);
+        let (kind, topic) = (kind(&bus), bus.topic("t").unwrap());
+        let (handled, told) = channel();
+        let drops = Drops::new();
+        let refused = keyed::subscribe_shards(
+            topic.subscriber().accept(&kind),
+            |_| None,
+            |shard| {
+                if shard == 1 {
+                    topic.publish(kind.message((0, 1))).unwrap();
+                    bus.shutdown(PATIENCE).unwrap();
+                }
+                let (handled, token) = (handled.clone(), drops.token());
+                move |received: &keyed::KeyedReceived<'_>| {
+                    let _ = &token;
+                    handled.send(received.is_final()).unwrap();
+                }
+            },
+        );
+        assert!(matches!(refused, Err(SubscribeError::Closed)));
+        drops.assert_all_gone("handlers of all shards");
+        assert_eq!(told.try_iter().collect::<Vec<_>>(), [false], "what was published before");
     });
 }
 

@@ -5,10 +5,13 @@
 pub(crate) mod operations;
 pub(crate) mod storm;
 
+use std::future::Future;
 use std::panic::resume_unwind;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -188,6 +191,35 @@ impl Drop for Counted {
     fn drop(&mut self) {
         assert!(!std::mem::replace(&mut self.dropped, true), "dropped twice");
         self.drops.0.1.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// A task that counts how often it is woken.
+#[derive(Debug, Default)]
+pub(crate) struct Task(AtomicUsize);
+
+impl Wake for Task {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Task {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    pub(crate) fn poll<F: Future>(self: &Arc<Self>, future: Pin<&mut F>) -> Poll<F::Output> {
+        future.poll(&mut Context::from_waker(&Waker::from(Arc::clone(self))))
+    }
+
+    pub(crate) fn woken(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    /// Whether a waker of it is kept anywhere.
+    pub(crate) fn is_kept(self: &Arc<Self>) -> bool {
+        Arc::strong_count(self) > 1
     }
 }
 

@@ -107,7 +107,9 @@ impl<K: Key> Dispatcher<K> {
 
     fn change(&mut self, change: &Change) {
         if let Some(joining) = change.0.downcast_ref::<Joining<K>>() {
-            let seat = lock(&joining.seat).take();
+            // Another index's topic may be forwarded to ours: its subscribers are not ours.
+            let is_ours = Arc::ptr_eq(&joining.core, &self.core);
+            let seat = if is_ours { lock(&joining.seat).take() } else { None };
             if let Some(seat) = seat {
                 self.table.entry(seat.ticket.key.clone()).or_default().push(seat);
             }
