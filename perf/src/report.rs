@@ -89,6 +89,8 @@ pub(crate) struct Report {
     pub(crate) capacity: usize,
     /// Share of the machine's CPU time that other programs had during the run.
     pub(crate) used_by_others: f64,
+    /// Nanoseconds a line took from core to core and back, before each measurement in turn.
+    pub(crate) there_and_back: Vec<f64>,
     pub(crate) rows: Vec<Row>,
 }
 
