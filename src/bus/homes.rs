@@ -87,7 +87,7 @@ impl Homes {
             watch: Arc::default(),
             // A thread that never sleeps is for lanes that have a core to themselves.
             setup: WorkerSetup {
-                core: None,
+                pin: None,
                 wait: Waits::from(match wait {
                     WaitStrategy::Park => WaitStrategy::Park,
                     _ => WaitStrategy::Adaptive,

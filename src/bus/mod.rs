@@ -439,7 +439,7 @@ impl BusBuilder {
         // From here on a failure ends the lanes that have started.
         for (index, end) in ends.into_iter().enumerate() {
             let reclaimer = Arc::clone(&bus.core.reclaimer);
-            let setup = WorkerSetup { core: pinning.core_of(index), wait: wait.into(), reclaimer };
+            let setup = WorkerSetup { pin: pinning.of_lane(index), wait: wait.into(), reclaimer };
             let spares = bus.core.homes.spares.clone();
             bus.core.homes.adopt(worker::spawn(end, setup, spares).map_err(BuildError::Thread)?);
         }

@@ -18,6 +18,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
+use super::affinity::Seat;
 use super::audience::Identified;
 use super::completion::Completion;
 use super::flood::Flood;
@@ -181,6 +182,8 @@ pub(super) struct Busy {
 struct Server<M: Member> {
     worker: Weak<Worker<M>>,
     sleeper: Option<Sleeper>,
+    /// Of that thread, which lives, if it is pinned and may step aside.
+    seat: Option<Seat>,
     /// Of members that are served elsewhere.
     mailboxes: Vec<Arc<Mailbox<M>>>,
 }
@@ -203,7 +206,7 @@ impl<M: Member> Lane<M> {
             ring,
             controls: ClosableStack::new(),
             pushed_controls: AtomicU64::new(0),
-            server: Mutex::new(Server { worker: Weak::new(), sleeper: None, mailboxes: Vec::new() }),
+            server: Mutex::new(Server { worker: Weak::new(), sleeper: None, seat: None, mailboxes: Vec::new() }),
             watch: OnceLock::new(),
             flood: Arc::new(Flood::new(budget)),
             ended: AtomicBool::new(false),
@@ -280,15 +283,38 @@ impl<M: Member> Lane<M> {
 
     #[cold]
     fn wake(&self) {
-        let sleeper = lock(&self.server).sleeper.clone();
+        let mut server = lock(&self.server);
+        if let Some(seat) = &mut server.seat {
+            seat.step_aside();
+        }
+        let sleeper = server.sleeper.clone();
+        drop(server);
         if let Some(sleeper) = sleeper {
             sleeper.wake();
         }
     }
 
-    /// The calling thread serves the lane from now on. Called before it first sleeps.
-    pub(super) fn served_by(&self, worker: &Arc<Worker<M>>) {
+    /// The worker has had nothing to do for a while: it goes back to its core.
+    pub(super) fn go_home(&self) {
+        if let Some(seat) = &mut lock(&self.server).seat {
+            seat.go_home();
+        }
+    }
+
+    /// The calling thread serves the lane no more: it may be about to end.
+    pub(super) fn leave_seat(&self) {
+        if let Some(seat) = lock(&self.server).seat.take() {
+            seat.give_up();
+        }
+    }
+
+    /// The calling thread serves the lane from now on, pinned to a core or not. Called before it first sleeps.
+    pub(super) fn served_by(&self, worker: &Arc<Worker<M>>, seat: Option<Seat>) {
         let mut server = lock(&self.server);
+        // Who has lost the lane is bound to its core no more, and lives: it takes its seat away before it ends.
+        if let Some(lost) = std::mem::replace(&mut server.seat, seat) {
+            lost.give_up();
+        }
         server.worker = Arc::downgrade(worker);
         server.sleeper = Some(Sleeper::current());
     }

@@ -25,7 +25,7 @@ use std::rc::Rc;
 
 use crossbeam_utils::CachePadded;
 
-use super::affinity;
+use super::affinity::{self, Pin, Seat};
 use super::frames::{Helper, Serving};
 use super::hold::{Hold, NO_MEMBER};
 use super::lane::{Control, Lane, LaneEnd, Member, Turn};
@@ -47,7 +47,7 @@ const TURN: usize = scaled(32, 1);
 /// How a worker runs.
 #[derive(Clone, Debug)]
 pub(crate) struct WorkerSetup {
-    pub(crate) core: Option<usize>,
+    pub(crate) pin: Option<Pin>,
     pub(crate) wait: Waits,
     pub(crate) reclaimer: Arc<Reclaimer>,
 }
@@ -61,10 +61,9 @@ pub(crate) fn spawn<M: Member>(
 ) -> std::io::Result<thread::JoinHandle<()>> {
     let name: String = end.lane.name().chars().filter(|&c| c != '\0').take(15).collect();
     let body = move || {
-        if let Some(core) = setup.core {
-            affinity::pin_this_thread(core);
-        }
+        let seat = setup.pin.and_then(affinity::pin_this_thread);
         let worker = Worker::new(end, setup.wait, setup.reclaimer, spares.clone());
+        worker.seat.set(seat);
         if Arc::clone(&worker).run() == Ended::Lost {
             worker.serve_away();
             drop(worker);
@@ -165,6 +164,8 @@ pub(crate) struct Worker<M: Member> {
     pub(super) left_behind: RefCell<Vec<Arc<Mailbox<M>>>>,
     /// Driven by hand.
     pub(super) is_manual: Cell<bool>,
+    /// The thread's core, until it serves.
+    seat: Cell<Option<Seat>>,
     pub(super) wait: Waits,
     pub(super) reclaimer: Arc<Reclaimer>,
     pub(super) spares: Option<Arc<Spares<M>>>,
@@ -220,6 +221,7 @@ impl<M: Member> Worker<M> {
             rest: Cell::default(),
             left_behind: RefCell::default(),
             is_manual: Cell::new(false),
+            seat: Cell::default(),
             wait,
             reclaimer,
             spares,
@@ -241,11 +243,12 @@ impl<M: Member> Worker<M> {
 
     /// Serves the lane until it is stopped or taken over.
     pub(crate) fn run(self: Arc<Self>) -> Ended {
-        self.lane.served_by(&self);
+        self.lane.served_by(&self, self.seat.take());
         message::gather_on_this_thread();
         let serving = Serving::begin(Rc::new(Arc::clone(&self)));
         let ended = self.serve();
         drop(serving);
+        self.lane.leave_seat();
         if ended == Ended::Stopped {
             self.let_go();
         }
@@ -265,12 +268,12 @@ impl<M: Member> Worker<M> {
             }
         }
         let mut idle = Idle::new(self.wait);
-        let mut has_slept = false;
+        let (mut has_slept, mut has_slept_long) = (false, false);
         // A stopped lane serves its members to their end, however late that comes.
         while !self.is_over() {
             if self.turn() {
                 idle.reset();
-                has_slept = false;
+                (has_slept, has_slept_long) = (false, false);
                 continue;
             }
             if self.hold.is_lost() {
@@ -282,12 +285,16 @@ impl<M: Member> Worker<M> {
                 if !self.tidy() {
                     return Ended::Lost;
                 }
+                if has_slept_long {
+                    self.lane.go_home();
+                }
             } else if idle.is_lasting() || next == Next::Sleep {
                 self.settle();
             }
             if next == Next::Sleep {
-                self.doze(&|| !self.is_over(), nap(self.is_untidy()));
-                has_slept = true;
+                let is_untidy = self.is_untidy();
+                self.doze(&|| !self.is_over(), nap(is_untidy));
+                (has_slept, has_slept_long) = (true, !is_untidy);
             }
         }
         self.end()

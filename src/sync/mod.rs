@@ -12,6 +12,7 @@
 //! execution. What models make smaller (segment sizes, table sizes) goes through [`scaled`].
 
 pub(crate) mod backoff;
+pub(crate) mod cores;
 pub(crate) mod fence;
 #[cfg(feature = "ext")]
 pub(crate) mod map;

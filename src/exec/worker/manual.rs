@@ -126,7 +126,7 @@ impl<M: Member> Crew<M> {
         for end in self.yard.take() {
             let worker = Worker::new(end, WaitStrategy::Park.into(), Arc::clone(&self.reclaimer), None);
             worker.is_manual.set(true);
-            worker.lane.served_by(&worker);
+            worker.lane.served_by(&worker, None);
             self.workers.borrow_mut().push(Some(worker));
         }
     }

@@ -1,0 +1,80 @@
+//! Conformance: where lanes run. Reads what Linux says of the thread a handler runs on.
+#![cfg(target_os = "linux")]
+mod common;
+
+use common::{eventually, next, number};
+use stasis_bus::{Bus, Pinning};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// The cores the calling thread may run on, as the system writes them: "0", "0-1".
+fn cores_of_this_thread() -> String {
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
+    line.trim().to_owned()
+}
+
+fn two_cores() -> Option<[usize; 2]> {
+    let cores = core_affinity::get_core_ids()?;
+    (cores.len() > 1).then(|| [cores[0].id, cores[1].id])
+}
+
+/// A message from a thread on that core while the lane sleeps; where the handler ran.
+fn ask_from(core: usize, bus: &Bus, asleep: Duration) -> String {
+    let topic = bus.topic("where").unwrap();
+    let kind = number(bus);
+    let (tell, told) = mpsc::channel();
+    let there = topic.subscriber().accept(&kind).subscribe(move |_| drop(tell.send(cores_of_this_thread()))).unwrap();
+    let from = std::thread::spawn(move || {
+        assert!(core_affinity::set_for_current(core_affinity::CoreId { id: core }));
+        std::thread::sleep(asleep);
+        topic.publish(kind.message(1)).unwrap();
+    });
+    let seen = next(&told);
+    // The final message comes here too, from this thread.
+    from.join().unwrap();
+    drop(there);
+    seen
+}
+
+fn bus(pinning: Pinning) -> Bus {
+    Bus::builder().lanes(1).pinning(pinning).build().unwrap()
+}
+
+#[test]
+fn a_lane_woken_from_its_own_core_steps_aside_and_goes_home() {
+    let Some([own, other]) = two_cores() else { return };
+    let all = cores_of_this_thread();
+    let bus = bus(Pinning::Cores);
+    // It may be awake when the message comes, and is not woken then: asked again.
+    eventually("leaves the core that is taken", || ask_from(own, &bus, Duration::from_millis(20)) == all);
+    // Idle for so long it is at home again, and whoever wakes it from elsewhere leaves it there.
+    eventually("is at home again", || ask_from(other, &bus, Duration::from_millis(700)) == own.to_string());
+}
+
+#[test]
+fn a_lane_woken_from_another_core_stays() {
+    let Some([own, other]) = two_cores() else { return };
+    let bus = bus(Pinning::Cores);
+    // The subscribing thread wakes it too: from another core as well.
+    assert!(core_affinity::set_for_current(core_affinity::CoreId { id: other }));
+    for _ in 0..5 {
+        assert_eq!(ask_from(other, &bus, Duration::from_millis(20)), own.to_string());
+    }
+}
+
+#[test]
+fn lanes_on_listed_cores_never_leave_them() {
+    let Some([_, own]) = two_cores() else { return };
+    let bus = bus(Pinning::List(vec![own]));
+    for _ in 0..5 {
+        assert_eq!(ask_from(own, &bus, Duration::from_millis(20)), own.to_string());
+    }
+}
+
+#[test]
+fn unpinned_lanes_run_anywhere() {
+    let Some([own, _]) = two_cores() else { return };
+    let all = cores_of_this_thread();
+    assert_eq!(ask_from(own, &bus(Pinning::Off), Duration::from_millis(20)), all);
+}
