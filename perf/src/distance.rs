@@ -4,8 +4,12 @@
 //! goes from core to core, of ours and of the peers, takes several times as long. So it is looked at before each
 //! measurement, and stands below the table.
 
+use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
+
+use crate::contenders::OURS;
+use crate::report::{Row, median};
 
 /// Ways there and back in one look: about a millisecond.
 const WAYS: u64 = 3_000;
@@ -46,27 +50,95 @@ pub(crate) fn there_and_back() -> f64 {
             }
         }
     });
-    crate::report::median(&parts)
+    median(&parts)
 }
 
-/// A line for the end of the table.
-pub(crate) fn line(looks: &[f64]) -> String {
+/// Whether the cores were near or far all the time; `None`: now this, now that.
+fn was_far([before, after]: [f64; 2]) -> Option<bool> {
+    ((before > FAR) == (after > FAR)).then_some(before > FAR)
+}
+
+/// A line for the end of the tables.
+pub(crate) fn line(rows: &[Row]) -> String {
+    let looks: Vec<_> = rows.iter().flat_map(|row| &row.there_and_back).map(|[before, _]| *before).collect();
     let far = looks.iter().filter(|&&look| look > FAR).count();
     let (least, most) = looks.iter().fold((f64::MAX, 0.0_f64), |(low, high), &look| (low.min(look), high.max(look)));
     format!(
         "a line went from core to core and back in {:.0} ns ({least:.0}..{most:.0}; before {far} of {} measurements it took more than {FAR:.0})",
-        crate::report::median(looks),
+        median(&looks),
         looks.len()
     )
 }
 
+/// Rates of the rounds in which the cores were near, and far, and ours over theirs; empty if they always were the one.
+pub(crate) fn table(rows: &[Row]) -> String {
+    let rates = |row: &Row, far: bool| -> Vec<f64> {
+        let rounds = row.there_and_back.iter().zip(&row.deliveries_per_second);
+        rounds.filter(|(distance, _)| was_far(**distance) == Some(far)).map(|(_, rate)| *rate).collect()
+    };
+    let rows: Vec<_> = rows.iter().filter(|row| row.is_rate()).collect();
+    if [false, true].iter().any(|&far| rows.iter().all(|row| rates(row, far).is_empty())) {
+        return String::new();
+    }
+    let width = rows.iter().map(|row| row.contender.len()).max().unwrap_or(0);
+    let mut text = format!(
+        "\nby distance: near, a line from core to core and back in less than {FAR:.0} ns, and far; M/s, of so many rounds; ratio\n\
+         {:12}  {:width$} {:>14} {:>8} {:>14} {:>8}\n",
+        "scenario", "contender", "near", "ratio", "far", "ratio"
+    );
+    let mut last = "";
+    for row in &rows {
+        if row.scenario != last {
+            text.push('\n');
+            last = row.scenario;
+        }
+        let ours = rows.iter().find(|other| other.scenario == row.scenario && other.contender == OURS);
+        let _ = write!(text, "{:12}  {:width$}", row.scenario, row.contender);
+        for far in [false, true] {
+            let theirs = rates(row, far);
+            let rate =
+                if theirs.is_empty() { "-".into() } else { format!("{:.1} ({})", median(&theirs) / 1e6, theirs.len()) };
+            let ratio = ours
+                .filter(|ours| ours.contender != row.contender)
+                .map(|ours| median(&rates(ours, far)) / median(&theirs));
+            let ratio = ratio.filter(|ratio| ratio.is_finite()).map_or("-".into(), |ratio| format!("{ratio:.2}"));
+            let _ = write!(text, " {rate:>14} {ratio:>8}");
+        }
+        text.push('\n');
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
     fn a_line_takes_some_time_and_not_for_ever() {
-        let look = super::there_and_back();
+        let look = there_and_back();
         assert!(look > 1.0 && look < 1e7, "{look} ns");
-        let line = super::line(&[60.0, 310.0, 62.0]);
-        assert!(line.contains("in 62 ns (60..310; before 1 of 3"), "{line}");
+    }
+
+    fn row(contender: &str, rounds: &[(f64, [f64; 2])]) -> Row {
+        let mut row = Row::new("1->8", contender.to_owned());
+        for (rate, distance) in rounds {
+            row.deliveries_per_second.push(rate * 1e6);
+            row.there_and_back.push(*distance);
+        }
+        row
+    }
+
+    #[test]
+    fn rounds_are_told_apart_by_distance() {
+        let (near, far) = ([60.0, 62.0], [310.0, 320.0]);
+        let ours = row(OURS, &[(100.0, near), (90.0, far), (110.0, near), (7.0, [60.0, 310.0])]);
+        let theirs = row("theirs", &[(10.0, far), (50.0, near), (12.0, far)]);
+        let rows = [ours, theirs];
+        let text = table(&rows);
+        let line = text.lines().find(|line| line.contains("theirs")).unwrap();
+        let words: Vec<_> = line.split_whitespace().collect();
+        assert_eq!(words, ["1->8", "theirs", "50.0", "(1)", "2.10", "11.0", "(2)", "8.18"], "{text}");
+        assert!(super::line(&rows).contains("before 3 of 7"), "{}", super::line(&rows));
+        assert_eq!(table(&[row(OURS, &[(1.0, near)])]), "", "always near");
     }
 }

@@ -109,7 +109,7 @@ pub fn run(options: &Options) -> Result<(), String> {
     let machine = Machine::this();
     println!("{}", report::head(&machine, rounds, scale));
     let (before, began) = (Ticks::now(), Instant::now());
-    let mut there_and_back = Vec::new();
+    let mut distance = distance::there_and_back();
     for round in 0..rounds {
         for step in 0..runs.len() {
             // Another neighbour before each, every round.
@@ -120,23 +120,26 @@ pub fn run(options: &Options) -> Result<(), String> {
             let left = if done > 0 { elapsed * (all - done) as u64 / done as u64 } else { 0 };
             let name = contender.name();
             eprint!("\r\x1b[K{done}/{all}  {elapsed} s, {left} s left  round {}: {} {name}", round + 1, scenario.name);
-            there_and_back.push(distance::there_and_back());
-            rows[at].add(round::run(contender.as_ref(), scenario)?);
+            let before = std::mem::replace(&mut distance, f64::NAN);
+            let round = round::run(contender.as_ref(), scenario)?;
+            distance = distance::there_and_back();
+            rows[at].add(round, [before, distance]);
         }
     }
     eprint!("\r\x1b[K");
     let used_by_others = Ticks::now().others_since(before);
     println!("{}{}{}", report::table(&rows), report::latencies(&rows), report::bursts(&rows));
+    print!("{}", distance::table(&rows));
     println!("{}{}", report::losses(&rows), report::goals(&rows));
     println!("took {:.0} s", began.elapsed().as_secs_f64());
     println!("other programs had {:.0} % of the machine's CPU time during the run", used_by_others * 100.0);
-    println!("{}", distance::line(&there_and_back));
+    println!("{}", distance::line(&rows));
     if let Some(directory) = &options.plots {
         plots::draw(directory, &rows).map_err(|error| format!("{}: {error}", directory.display()))?;
     }
     if let Some(path) = &options.json {
         let capacity = contender::CAPACITY;
-        let report = Report { machine, rounds, scale, capacity, used_by_others, there_and_back, rows };
+        let report = Report { machine, rounds, scale, capacity, used_by_others, rows };
         let file = File::create(path).map_err(|error| format!("{}: {error}", path.display()))?;
         serde_json::to_writer_pretty(BufWriter::new(file), &report).map_err(|error| error.to_string())?;
     }

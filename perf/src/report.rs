@@ -26,6 +26,8 @@ pub(crate) struct Row {
     pub(crate) latency: Vec<Latency>,
     /// Bursts, by round.
     pub(crate) burst: Vec<Burst>,
+    /// Nanoseconds a line took from core to core and back before and after, by round.
+    pub(crate) there_and_back: Vec<[f64; 2]>,
 }
 
 impl Row {
@@ -40,11 +42,13 @@ impl Row {
             churned: Vec::new(),
             latency: Vec::new(),
             burst: Vec::new(),
+            there_and_back: Vec::new(),
         }
     }
 
     /// Adds a round.
-    pub(crate) fn add(&mut self, round: Round) {
+    pub(crate) fn add(&mut self, round: Round, there_and_back: [f64; 2]) {
+        self.there_and_back.push(there_and_back);
         let deliveries = round.deliveries.max(1) as f64;
         self.deliveries_per_second.push(deliveries / round.wall.as_secs_f64());
         self.cpu_ns_per_delivery.push(round.cpu.as_secs_f64() * 1e9 / deliveries);
@@ -75,7 +79,7 @@ impl Row {
         median(&self.burst.iter().map(figure).collect::<Vec<_>>())
     }
 
-    fn is_rate(&self) -> bool {
+    pub(crate) fn is_rate(&self) -> bool {
         self.latency.is_empty() && self.burst.is_empty()
     }
 }
@@ -89,8 +93,6 @@ pub(crate) struct Report {
     pub(crate) capacity: usize,
     /// Share of the machine's CPU time that other programs had during the run.
     pub(crate) used_by_others: f64,
-    /// Nanoseconds a line took from core to core and back, before each measurement in turn.
-    pub(crate) there_and_back: Vec<f64>,
     pub(crate) rows: Vec<Row>,
 }
 

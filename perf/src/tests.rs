@@ -88,18 +88,21 @@ fn plots_are_drawn_as_svg_and_png() {
             let mut row = Row::new(scenario.name, contender.name());
             let spread = rows.len() as f64 % 9.0 + 1.0;
             let latency = Latency { p50: spread * 1e3, p90: 2e3 * spread, p99: 5e3 * spread, p999: 9e4, most: 1e5 };
-            row.add(Round {
-                wall: Duration::from_millis(10 * spread as u64),
-                cpu: Duration::from_millis(20),
-                deliveries: 100_000 * scenario.shape.subscribers().max(1) as u64,
-                latency: matches!(scenario.shape.mode, Mode::Latency { .. }).then_some(latency),
-                burst: (scenario.shape.mode == Mode::Burst).then_some(Burst {
-                    publish: 50.0 * spread,
-                    memory: 100.0,
-                    recovery: 0.01,
-                }),
-                ..Round::default()
-            });
+            row.add(
+                Round {
+                    wall: Duration::from_millis(10 * spread as u64),
+                    cpu: Duration::from_millis(20),
+                    deliveries: 100_000 * scenario.shape.subscribers().max(1) as u64,
+                    latency: matches!(scenario.shape.mode, Mode::Latency { .. }).then_some(latency),
+                    burst: (scenario.shape.mode == Mode::Burst).then_some(Burst {
+                        publish: 50.0 * spread,
+                        memory: 100.0,
+                        recovery: 0.01,
+                    }),
+                    ..Round::default()
+                },
+                [60.0; 2],
+            );
             rows.push(row);
         }
     }
@@ -172,7 +175,7 @@ fn the_table_marks_where_we_lose() {
     let row = |name: &str, millis: u64| {
         let mut row = Row::new("1->1", name.into());
         let time = Duration::from_millis(millis);
-        row.add(Round { wall: time, cpu: time, deliveries: 1_000_000, ..Round::default() });
+        row.add(Round { wall: time, cpu: time, deliveries: 1_000_000, ..Round::default() }, [60.0; 2]);
         row
     };
     let rows = [row(contenders::OURS, 100), row("slow", 200), row("fast", 50)];
