@@ -225,6 +225,9 @@ pub fn settle(bus: &crate::Bus) {
         sync::thread::yield_now();
     }
     (0..8).for_each(|_| sync::thread::yield_now());
+    // The last turn found nobody else. To loom this thread would still be one that gives way, and whoever it spawns
+    // begin at once in every execution.
+    sync::thread::current().unpark();
 }
 
 /// A message type on no bus.

@@ -85,7 +85,8 @@ impl Stage {
     }
 }
 
-/// Two threads change one entry: each change is told, in the order they were made.
+/// Two threads change one entry: each change is told, in the order they were made, and so is one that comes when both
+/// are done: whoever announced for the other has let go of the entry.
 /// Mutations: announcing outside the phase (always as if it were quiet); `settle` not looking again.
 #[test]
 fn two_writers_of_one_entry() {
@@ -101,6 +102,8 @@ fn two_writers_of_one_entry() {
         writer.join().unwrap();
         loom::stop_exploring();
         assert_eq!(stage.told.lock().unwrap().len(), 2);
+        stage.topics[1].publish(stage.kind.message(3)).unwrap();
+        assert_eq!(stage.told.lock().unwrap().len(), 3, "the entry is held for ever");
         stage.end();
     });
 }

@@ -1,12 +1,12 @@
 //! Following: the entries, then the updates, while others change them.
 #![cfg(loom)]
 
+use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom_tests::{Model, spawn};
 use stasis_bus::cache::{Cache, CacheClear, CacheUpdate, CachingTopic};
 use stasis_bus::follow::{Current, CurrentEntry, Follow, Followed, Losses, Source, Step};
 use stasis_bus::model::{full_fence, message_type, settle};
 use stasis_bus::{AnyMessageType, Bus, Delivery, Message, MessageType, Pinning, WaitStrategy};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -119,6 +119,7 @@ fn following_against_a_beginning() {
 /// A number that counts up; updates tell of every step.
 struct Counter {
     kind: MessageType<usize>,
+    /// Seen by loom, so that the entries are read before a step as well as after it.
     now: AtomicUsize,
     losses: Losses,
 }

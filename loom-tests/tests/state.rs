@@ -5,6 +5,7 @@ use loom_tests::{Model, spawn};
 use stasis_bus::model::{message_type, settle};
 use stasis_bus::state::{StateChange, StateChangeKind, StateManager, StatePublisher};
 use stasis_bus::{Bus, MessageType, Pinning, WaitStrategy};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ const LONG: Duration = Duration::from_secs(1000);
 enum Beside {
     /// A thread publishes one more version.
     Publishing,
-    /// A thread lets the state go.
+    /// A thread publishes one more version, then lets the state go.
     Removal,
     /// Two threads publish, and the follower is there already.
     TwoPublishers,
@@ -24,6 +25,8 @@ enum Beside {
 /// The story of a follower: versions count up from what it was given first, a removal ends a life, and it ends
 /// with what is.
 fn following(name: &'static str, beside: Beside) {
+    let stories = Arc::new([const { AtomicUsize::new(0) }; 2]);
+    let seen = Arc::clone(&stories);
     Model::new(name).check(move || {
         loom::stop_exploring();
         let bus = Bus::builder()
@@ -64,7 +67,7 @@ fn following(name: &'static str, beside: Beside) {
             }
             Beside::Removal => {
                 loom::explore();
-                let writer = spawn(move || drop(publisher));
+                let writer = spawn(publish(publisher, 1));
                 let feed = follow();
                 writer.join().unwrap();
                 feed
@@ -96,15 +99,19 @@ fn following(name: &'static str, beside: Beside) {
         // The state goes with those who publish.
         let end: Option<u64> = None;
         let versions = match beside {
-            Beside::Removal => 1,
-            Beside::Publishing => 2,
+            Beside::Removal | Beside::Publishing => 2,
             Beside::TwoPublishers => 3,
         };
         assert!(story.last().is_none_or(|&(_, version)| version == versions), "{story:?}");
         assert_eq!(last, end, "{story:?}");
+        seen[usize::from(story.is_empty())].fetch_add(1, Ordering::Relaxed);
         drop((feed, manager));
         bus.shutdown(LONG).unwrap();
     });
+    let [told, empty] = [0, 1].map(|at: usize| stories[at].load(Ordering::Relaxed));
+    assert!(told > 0, "no follower was told anything");
+    // Only a state that goes may be gone before it is followed.
+    assert_eq!(empty > 0, matches!(beside, Beside::Removal), "{told} told, {empty} not");
 }
 
 /// Mutation: a version told again.

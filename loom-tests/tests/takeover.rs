@@ -93,20 +93,18 @@ fn a_member_comes_back_in_order() {
     });
 }
 
-/// Who looks at a worker sees it in a call whose message is there, or nothing; neither what it serves nor a
-/// take-over right after is disturbed.
-/// Mutations: `peek` without its fence; the sign of a look taken for a loss. (Not comparing what runs, and `leave` not
-/// waiting for who looks, are not noticed here, since what is looked at is no object of loom's; the code is that of
-/// `take`, where `a_lane_is_taken_over_whenever_it_may_be` notices both.)
-#[test]
-fn a_worker_that_is_looked_at_goes_on() {
-    static SEEN: AtomicUsize = AtomicUsize::new(0);
-    static MISSED: AtomicUsize = AtomicUsize::new(0);
-    Model::new("a_worker_that_is_looked_at_goes_on").check(|| {
-        let log = Log::default();
+/// Who looks at a worker sees it in a call whose message is there, or nothing. What the worker serves is not disturbed:
+/// neither the rest of the walk, for which a second member is there, nor the messages after it, nor a take-over right
+/// after the look, if there is one.
+fn looked_at(name: &'static str, is_taken_over: bool) {
+    let counts = Arc::new([const { AtomicUsize::new(0) }; 4]);
+    let [seen, missed, taken, left] = [0, 1, 2, 3];
+    let count = Arc::clone(&counts);
+    Model::new(name).check(move || {
+        let logs = [Log::default(), Log::default()];
         let (lane, end) = lane();
-        let member = lane.listener(writer(&log));
-        let part = lane.part(std::slice::from_ref(&member));
+        let members = [lane.listener(writer(&logs[0])), lane.listener(writer(&logs[1]))];
+        let part = lane.part(&members);
         let kind = message_type::<usize>("n");
         part.push(kind.message(1));
         part.push(kind.message(2));
@@ -116,16 +114,39 @@ fn a_worker_that_is_looked_at_goes_on() {
             let worker = worker.clone();
             spawn(move || worker.run())
         };
-        match worker.peek() {
-            Some(name) => {
-                assert_eq!(name.as_deref(), Some("n"));
-                &SEEN
-            }
-            None => &MISSED,
+        let look = worker.peek();
+        if let Some(name) = &look {
+            assert_eq!(name.as_deref(), Some("n"));
         }
-        .fetch_add(1, Ordering::Relaxed);
-        assert!(!thread.join().unwrap(), "the lane stays with its worker");
-        assert_eq!(log.lock().unwrap().clone(), [1, 2]);
+        let next = is_taken_over.then(|| worker.take_over()).flatten();
+        let is_lost = next.is_some();
+        if let Some(next) = next {
+            assert!(!next.run(), "nobody takes it from the new worker");
+        }
+        assert_eq!(thread.join().unwrap(), is_lost, "the worker knows whether it has lost the lane");
+        for log in &logs {
+            assert_eq!(log.lock().unwrap().clone(), [1, 2]);
+        }
+        count[if look.is_some() { seen } else { missed }].fetch_add(1, Ordering::Relaxed);
+        if look.is_some() {
+            count[if is_lost { taken } else { left }].fetch_add(1, Ordering::Relaxed);
+        }
     });
-    assert!(SEEN.load(Ordering::Relaxed) > 0 && MISSED.load(Ordering::Relaxed) > 0);
+    let count = |at: usize| counts[at].load(Ordering::Relaxed);
+    assert!(count(seen) > 0 && count(missed) > 0 && count(left) > 0);
+    assert_eq!(count(taken) > 0, is_taken_over, "of those that were looked at");
+}
+
+/// Mutations: `peek` without its fence; the sign of a look taken for a loss. (Not comparing what runs, and `leave` not
+/// waiting for who looks, are not noticed here, since what is looked at is no object of loom's; the code is that of
+/// `take`, where `a_lane_is_taken_over_whenever_it_may_be` notices both.)
+#[test]
+fn a_worker_that_is_looked_at_goes_on() {
+    looked_at("a_worker_that_is_looked_at_goes_on", false);
+}
+
+/// Mutation: the sign of a loss taken off with that of a look.
+#[test]
+fn a_worker_is_taken_over_after_a_look() {
+    looked_at("a_worker_is_taken_over_after_a_look", true);
 }
