@@ -3,7 +3,7 @@
 mod common;
 
 use common::{eventually, next, number};
-use stasis_bus::{Bus, Pinning};
+use stasis_bus::{Bus, Delivery, Pinning};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ fn ask_from(core: usize, bus: &Bus, asleep: Duration) -> String {
 }
 
 fn bus(pinning: Pinning) -> Bus {
-    Bus::builder().lanes(1).pinning(pinning).build().unwrap()
+    Bus::builder().lanes(1).pinning(pinning).watchdog(None).build().unwrap()
 }
 
 #[test]
@@ -77,4 +77,40 @@ fn unpinned_lanes_run_anywhere() {
     let Some([own, _]) = two_cores() else { return };
     let all = cores_of_this_thread();
     assert_eq!(ask_from(own, &bus(Pinning::Off), Duration::from_millis(20)), all);
+}
+
+/// Threads inherit the cores of who starts them; a dedicated subscription made in a handler is not bound to the lane's.
+#[test]
+fn threads_that_a_pinned_lane_starts_are_not_bound_to_its_core() {
+    if two_cores().is_none() {
+        return;
+    }
+    let all = cores_of_this_thread();
+    for pinning in [Pinning::Cores, Pinning::List(vec![0])] {
+        let bus = bus(pinning);
+        let (first, second) = (bus.topic("first").unwrap(), bus.topic("second").unwrap());
+        let kind = number(&bus);
+        let (tell, told) = mpsc::channel();
+        let (there, its_kind) = (second.clone(), kind.clone());
+        let mut made = Vec::new();
+        let made_in_a_handler = first
+            .subscriber()
+            .accept(&kind)
+            .subscribe(move |_| {
+                let tell = tell.clone();
+                made.push(
+                    there
+                        .subscriber()
+                        .delivery(Delivery::Dedicated)
+                        .accept(&its_kind)
+                        .subscribe(move |_| drop(tell.send(cores_of_this_thread())))
+                        .unwrap(),
+                );
+                there.publish(its_kind.message(2)).unwrap();
+            })
+            .unwrap();
+        first.publish(kind.message(1)).unwrap();
+        assert_eq!(next(&told), all);
+        drop(made_in_a_handler);
+    }
 }

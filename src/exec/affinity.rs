@@ -2,7 +2,11 @@
 //!
 //! A pinned thread that is woken by a thread on its own core waits until that one has used its time slice up: milliseconds,
 //! while another core may be idle. So who wakes a lane from its own core lets it off there first; when nothing has come for
-//! a while, the lane goes home.
+//! a while, the lane goes home. On Linux only; and if a third thread has the lane's core, the lane waits.
+//!
+//! Threads inherit the cores of who starts them, so those that a pinned thread of ours starts are set free first.
+
+use std::cell::RefCell;
 
 use crate::sync::cores::{self, Freedom};
 
@@ -15,8 +19,8 @@ pub enum Pinning {
     Cores,
     /// Where the operating system likes.
     Off,
-    /// Lane n on the n-th of these core numbers, round and round, and never anywhere else: for cores that do nothing
-    /// else.
+    /// Lane n on the n-th of these core numbers, round and round, and it stays there: for cores that do nothing else.
+    /// (Who takes a lane over from a handler that keeps it is not pinned, here and with `Cores`.)
     List(Vec<usize>),
 }
 
@@ -45,7 +49,8 @@ impl Pinning {
 /// Core numbers below this fit into the system's sets of cores; core_affinity panics beyond.
 const CORES: usize = 1024;
 
-fn pin(core: usize) -> bool {
+/// Pins the calling thread.
+pub(super) fn pin(core: usize) -> bool {
     core < CORES && core_affinity::set_for_current(core_affinity::CoreId { id: core })
 }
 
@@ -53,33 +58,60 @@ fn pin(core: usize) -> bool {
 pub(super) struct Seat {
     home: usize,
     freedom: Freedom,
+    /// It never leaves it.
+    firm: bool,
     is_aside: bool,
 }
 
-/// Pins the calling thread; warns and goes on where the system refuses. None: it will not step aside.
+thread_local! {
+    /// Where the calling thread might run before it was pinned.
+    static BEFORE: RefCell<Option<Freedom>> = const { RefCell::new(None) };
+}
+
+/// What a thread that the calling one starts is to give to [`leave_inherited`].
+pub(super) fn inherited() -> Option<Freedom> {
+    BEFORE.with_borrow(Clone::clone)
+}
+
+/// A thread that was started by a pinned one of ours may run where that one might before.
+pub(super) fn leave_inherited(inherited: Option<Freedom>) {
+    if let Some(freedom) = inherited {
+        freedom.give_to_this_thread();
+    }
+}
+
+/// Pins the calling thread; warns and goes on where the system refuses. None: it is not, or the system does not say where it might run.
 pub(super) fn pin_this_thread(to: Pin) -> Option<Seat> {
     let freedom = Freedom::here();
     if !pin(to.core) {
         tracing::warn!(core = to.core, "the system refuses to pin a lane to this core; it runs unpinned");
         return None;
     }
-    let freedom = freedom.filter(|_| !to.firm)?;
-    Some(Seat { home: to.core, freedom, is_aside: false })
+    let freedom = freedom?;
+    BEFORE.set(Some(freedom.clone()));
+    Some(Seat { home: to.core, freedom, firm: to.firm, is_aside: false })
 }
 
 impl Seat {
     /// Called by who is about to wake the thread: lets it off the core if that is the caller's.
     pub(super) fn step_aside(&mut self) {
-        if !self.is_aside && cores::current() == Some(self.home) {
+        if self.may_step_aside() && !self.is_aside && cores::current() == Some(self.home) {
             self.is_aside = self.freedom.give_back();
         }
     }
 
-    /// Called by the thread itself: back to its core.
-    pub(super) fn go_home(&mut self) {
-        if self.is_aside {
-            self.is_aside = !pin(self.home);
-        }
+    pub(super) fn may_step_aside(&self) -> bool {
+        !self.firm
+    }
+
+    /// The core, if the thread is not there.
+    pub(super) fn home_to_go_to(&self) -> Option<usize> {
+        self.is_aside.then_some(self.home)
+    }
+
+    /// It is there again.
+    pub(super) fn is_home(&mut self) {
+        self.is_aside = false;
     }
 
     /// The thread is to run where the system likes from now on.

@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use super::affinity::Seat;
+use super::affinity::{self, Seat};
 use super::audience::Identified;
 use super::completion::Completion;
 use super::flood::Flood;
@@ -294,10 +294,15 @@ impl<M: Member> Lane<M> {
         }
     }
 
-    /// The worker has had nothing to do for a while: it goes back to its core.
+    /// The calling worker has had nothing to do for a while: it goes back to its core.
     pub(super) fn go_home(&self) {
-        if let Some(seat) = &mut lock(&self.server).seat {
-            seat.go_home();
+        let home = lock(&self.server).seat.as_ref().and_then(Seat::home_to_go_to);
+        // Without the lock: the thread may have to wait for its core. Meanwhile nobody lets it off again.
+        if let Some(home) = home
+            && affinity::pin(home)
+            && let Some(seat) = &mut lock(&self.server).seat
+        {
+            seat.is_home();
         }
     }
 

@@ -18,6 +18,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::affinity;
 use super::lane::{Lane, Member};
 use super::mailbox::Mailbox;
 use super::worker::{Ended, Worker};
@@ -129,8 +130,12 @@ impl<M: Member> Spares<M> {
         state.handles.retain(|thread| !thread.is_finished());
         state.next_idle += 1;
         let (spares, ticket) = (Arc::clone(self), state.next_idle);
+        let inherited = affinity::inherited();
         // It looks at its ticket under the lock we hold.
-        let handle = thread::Builder::new().name(self.name.clone()).spawn(move || spares.work(Some(ticket)))?;
+        let handle = thread::Builder::new().name(self.name.clone()).spawn(move || {
+            affinity::leave_inherited(inherited);
+            spares.work(Some(ticket));
+        })?;
         state.threads += 1;
         state.high_water = state.high_water.max(state.threads);
         state.idle.push((ticket, Sleeper::of(handle.thread())));

@@ -22,6 +22,7 @@ pub(crate) mod manual;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use crossbeam_utils::CachePadded;
 
@@ -44,6 +45,18 @@ use crate::sync::{Arc, Weak, scaled, thread};
 /// Entries of a member's own queue that are served in one turn.
 const TURN: usize = scaled(32, 1);
 
+/// So long has a lane that stepped aside nothing to do before it goes home.
+const GO_HOME: Duration = Duration::from_millis(500);
+
+/// The calling thread serves the lane, and may be at its core; gives the seat up however it ends.
+struct Seated<'a, M: Member>(&'a Lane<M>);
+
+impl<M: Member> Drop for Seated<'_, M> {
+    fn drop(&mut self) {
+        self.0.leave_seat();
+    }
+}
+
 /// How a worker runs.
 #[derive(Clone, Debug)]
 pub(crate) struct WorkerSetup {
@@ -60,13 +73,17 @@ pub(crate) fn spawn<M: Member>(
     spares: Option<Arc<Spares<M>>>,
 ) -> std::io::Result<thread::JoinHandle<()>> {
     let name: String = end.lane.name().chars().filter(|&c| c != '\0').take(15).collect();
+    let inherited = affinity::inherited();
     let body = move || {
+        affinity::leave_inherited(inherited);
         let seat = setup.pin.and_then(affinity::pin_this_thread);
         let worker = Worker::new(end, setup.wait, setup.reclaimer, spares.clone());
+        worker.may_step_aside.set(seat.as_ref().is_some_and(Seat::may_step_aside));
         worker.seat.set(seat);
         if Arc::clone(&worker).run() == Ended::Lost {
             worker.serve_away();
             drop(worker);
+            message::flush();
             if let Some(spares) = spares {
                 spares.become_one();
             }
@@ -166,6 +183,7 @@ pub(crate) struct Worker<M: Member> {
     pub(super) is_manual: Cell<bool>,
     /// The thread's core, until it serves.
     seat: Cell<Option<Seat>>,
+    may_step_aside: Cell<bool>,
     pub(super) wait: Waits,
     pub(super) reclaimer: Arc<Reclaimer>,
     pub(super) spares: Option<Arc<Spares<M>>>,
@@ -222,6 +240,7 @@ impl<M: Member> Worker<M> {
             left_behind: RefCell::default(),
             is_manual: Cell::new(false),
             seat: Cell::default(),
+            may_step_aside: Cell::new(false),
             wait,
             reclaimer,
             spares,
@@ -244,11 +263,12 @@ impl<M: Member> Worker<M> {
     /// Serves the lane until it is stopped or taken over.
     pub(crate) fn run(self: Arc<Self>) -> Ended {
         self.lane.served_by(&self, self.seat.take());
+        let seat = Seated(&self.lane);
         message::gather_on_this_thread();
         let serving = Serving::begin(Rc::new(Arc::clone(&self)));
         let ended = self.serve();
         drop(serving);
-        self.lane.leave_seat();
+        drop(seat);
         if ended == Ended::Stopped {
             self.let_go();
         }
@@ -268,12 +288,13 @@ impl<M: Member> Worker<M> {
             }
         }
         let mut idle = Idle::new(self.wait);
-        let (mut has_slept, mut has_slept_long) = (false, false);
+        let mut has_slept = false;
+        let mut idle_since: Option<Instant> = None;
         // A stopped lane serves its members to their end, however late that comes.
         while !self.is_over() {
             if self.turn() {
                 idle.reset();
-                (has_slept, has_slept_long) = (false, false);
+                (has_slept, idle_since) = (false, None);
                 continue;
             }
             if self.hold.is_lost() {
@@ -285,16 +306,16 @@ impl<M: Member> Worker<M> {
                 if !self.tidy() {
                     return Ended::Lost;
                 }
-                if has_slept_long {
+                if self.may_step_aside.get() && idle_since.get_or_insert_with(Instant::now).elapsed() >= GO_HOME {
+                    idle_since = None;
                     self.lane.go_home();
                 }
             } else if idle.is_lasting() || next == Next::Sleep {
                 self.settle();
             }
             if next == Next::Sleep {
-                let is_untidy = self.is_untidy();
-                self.doze(&|| !self.is_over(), nap(is_untidy));
-                (has_slept, has_slept_long) = (true, !is_untidy);
+                self.doze(&|| !self.is_over(), nap(self.is_untidy()));
+                has_slept = true;
             }
         }
         self.end()

@@ -1,14 +1,14 @@
 //! The one allocation of a message: header, then payload.
 //!
 //! ```text
-//!   ┌ refs │ type │ payload vtable │ created │ owner pool │ next │ depth, eid … ┐┌ payload P … ┐
+//!   ┌ refs │ type │ payload vtable │ moment  │ owner pool │ next │ depth, eid … ┐┌ payload P … ┐
 //!   └──────────────────────── 64 bytes ──────────────────────────────────────────┘└────────────┘
 //! ```
 //!
 //! Invariants: `vtable` is that of the payload type the block was made with; `refs` counts the
 //! [`BlockRef`]s; whoever takes it from one to zero owns the block alone and drops the payload, the
-//! type's count, then the memory, in this order. `next` is used only by the recycler, while the
-//! block carries no message.
+//! type's count, then the memory, in this order. `next` is used only by the recycler, and `moment` (the time of
+//! creation) by it too, while the block carries no message.
 //!
 //! Guarantees: the payload is dropped once, on the thread of the last reference; a clone is one
 //! atomic add, the drop of a sole reference none.
@@ -65,7 +65,7 @@ pub(super) struct Header {
     refs: AtomicUsize,
     kind: &'static TypeSlot,
     vtable: &'static PayloadVtable,
-    /// When the message was made ([`Timestamp::raw`]), or, in a list of its pool, the address of a block further on.
+    /// When the message was made ([`Timestamp::raw`]), or, in a chain on its way back, the address of a block further on.
     pub(super) moment: UnsafeCell<u64>,
     /// Pool the memory goes back to.
     pub(super) owner: Owner,

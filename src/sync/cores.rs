@@ -4,7 +4,7 @@
 //! Guarantees: where the system has no such calls, and in models, nothing is known and nothing is done.
 #![allow(unsafe_code)]
 
-#[cfg(all(target_os = "linux", not(any(loom, miri))))]
+#[cfg(all(target_os = "linux", not(any(loom, miri, stasis_schedule))))]
 mod linux {
     /// The core the calling thread runs on just now. Cost: some nanoseconds.
     pub(crate) fn current() -> Option<usize> {
@@ -13,6 +13,7 @@ mod linux {
     }
 
     /// A thread, and the cores it might run on when this was made.
+    #[derive(Clone)]
     pub(crate) struct Freedom {
         thread: libc::pid_t,
         cores: libc::cpu_set_t,
@@ -25,25 +26,35 @@ mod linux {
             let mut cores: libc::cpu_set_t = unsafe { std::mem::zeroed() };
             // SAFETY: the set is ours and as large as said; 0 is the calling thread.
             let known = unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut cores) } == 0;
-            // SAFETY: takes nothing and touches no memory of ours.
-            let thread = unsafe { libc::gettid() };
-            known.then_some(Self { thread, cores })
+            // SAFETY: takes nothing and touches no memory of ours. (`gettid` itself is not in older libraries.)
+            let thread = unsafe { libc::syscall(libc::SYS_gettid) };
+            known.then_some(Self { thread: libc::pid_t::try_from(thread).ok()?, cores })
+        }
+
+        fn give_to(&self, thread: libc::pid_t) -> bool {
+            // SAFETY: the set is ours and as large as said.
+            unsafe { libc::sched_setaffinity(thread, size_of::<libc::cpu_set_t>(), &raw const self.cores) == 0 }
         }
 
         /// Gives it back to the thread, which must not have ended. Cost: a system call.
         pub(crate) fn give_back(&self) -> bool {
-            // SAFETY: the set is ours and as large as said.
-            unsafe { libc::sched_setaffinity(self.thread, size_of::<libc::cpu_set_t>(), &raw const self.cores) == 0 }
+            self.give_to(self.thread)
+        }
+
+        /// Gives it to the calling thread as well. Cost: a system call.
+        pub(crate) fn give_to_this_thread(&self) -> bool {
+            self.give_to(0)
         }
     }
 }
 
-#[cfg(not(all(target_os = "linux", not(any(loom, miri)))))]
+#[cfg(not(all(target_os = "linux", not(any(loom, miri, stasis_schedule)))))]
 mod linux {
     pub(crate) fn current() -> Option<usize> {
         None
     }
 
+    #[derive(Clone)]
     pub(crate) struct Freedom;
 
     impl Freedom {
@@ -52,6 +63,10 @@ mod linux {
         }
 
         pub(crate) fn give_back(&self) -> bool {
+            false
+        }
+
+        pub(crate) fn give_to_this_thread(&self) -> bool {
             false
         }
     }
