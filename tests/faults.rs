@@ -114,7 +114,7 @@ fn g03_subscribers_come_and_go_beside_publishers() {
 fn g09_a_handler_that_uses_up_the_memory_budget_is_refused_and_the_bus_goes_on() {
     must_end(|| {
         for delivery in DELIVERIES {
-            let builder = Bus::builder().lanes(2).pinning(Pinning::Off).ring_capacity(1024);
+            let builder = Bus::builder().lanes(2).pinning(Pinning::Off).ring_capacity(1024).watchdog(None);
             let bus = builder.memory_budget(2 * 1024 * 16 + 4096).build().unwrap();
             let (kind, go, topic, log) = (number(&bus), bus.topic("go").unwrap(), bus.topic("t").unwrap(), Log::new());
             let (gate, (tell, told)) = (Gate::new(), channel());
