@@ -123,6 +123,11 @@ impl Reclaimer {
         }
         guard.flush();
         drop(guard);
+        self.drop_ready();
+    }
+
+    /// Drops what was handed over, and what has passed its grace period.
+    pub(crate) fn drop_ready(&self) {
         for value in self.ready.take().flatten() {
             quietly(|| drop(value));
             self.pending.fetch_sub(1, Ordering::Relaxed);

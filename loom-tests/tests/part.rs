@@ -117,8 +117,14 @@ fn the_last_part_retires() {
                 drop(part);
             })
         };
-        let worker = spawn(move || end.run(&Reclaimer::new()));
+        let reclaimer = Reclaimer::new();
+        let worker = {
+            let reclaimer = reclaimer.clone();
+            spawn(move || end.run(&reclaimer))
+        };
         drop(part);
+        // As soon as the lane has passed the list it may be dropped, by whoever comes.
+        reclaimer.drop_ready();
         other.join().unwrap();
         assert!(lane.stop());
         worker.join().unwrap();

@@ -50,6 +50,10 @@ impl Reclaimer {
     pub fn tick(&self) {
         self.0.tick();
     }
+    /// What whoever comes to the control path does with lists that lanes are done with.
+    pub fn drop_ready(&self) {
+        self.0.drop_ready();
+    }
     pub fn is_pending(&self) -> bool {
         self.0.is_pending()
     }
