@@ -56,11 +56,14 @@ fn a_lane_woken_from_its_own_core_steps_aside_and_goes_home() {
 fn a_lane_woken_from_another_core_stays() {
     let Some([own, other]) = two_cores() else { return };
     let bus = bus(Pinning::Cores);
-    // The subscribing thread wakes it too: from another core as well.
-    assert!(core_affinity::set_for_current(core_affinity::CoreId { id: other }));
-    for _ in 0..5 {
-        assert_eq!(ask_from(other, &bus, Duration::from_millis(20)), own.to_string());
-    }
+    // The subscribing thread wakes it too: from another core as well. A thread of its own: the test's is not to stay there.
+    let asks = std::thread::spawn(move || {
+        assert!(core_affinity::set_for_current(core_affinity::CoreId { id: other }));
+        for _ in 0..5 {
+            assert_eq!(ask_from(other, &bus, Duration::from_millis(20)), own.to_string());
+        }
+    });
+    asks.join().unwrap();
 }
 
 #[test]
@@ -82,11 +85,9 @@ fn unpinned_lanes_run_anywhere() {
 /// Threads inherit the cores of who starts them; a dedicated subscription made in a handler is not bound to the lane's.
 #[test]
 fn threads_that_a_pinned_lane_starts_are_not_bound_to_its_core() {
-    if two_cores().is_none() {
-        return;
-    }
+    let Some([own, _]) = two_cores() else { return };
     let all = cores_of_this_thread();
-    for pinning in [Pinning::Cores, Pinning::List(vec![0])] {
+    for pinning in [Pinning::Cores, Pinning::List(vec![own])] {
         let bus = bus(pinning);
         let (first, second) = (bus.topic("first").unwrap(), bus.topic("second").unwrap());
         let kind = number(&bus);
@@ -113,4 +114,33 @@ fn threads_that_a_pinned_lane_starts_are_not_bound_to_its_core() {
         assert_eq!(next(&told), all);
         drop(made_in_a_handler);
     }
+}
+
+/// Nor are the threads of taskprocessors and task pools that a handler makes.
+#[cfg(feature = "ext")]
+#[test]
+fn taskprocessors_made_on_a_pinned_lane_are_not_bound_to_its_core() {
+    use stasis_bus::taskprocessor::Taskprocessors;
+    let Some([own, _]) = two_cores() else { return };
+    let all = cores_of_this_thread();
+    let bus = bus(Pinning::List(vec![own]));
+    let (topic, kind) = (bus.topic("t").unwrap(), number(&bus));
+    let (tell, told) = mpsc::channel();
+    let mut made = Vec::new();
+    let maker = topic
+        .subscriber()
+        .accept(&kind)
+        .subscribe(move |received| {
+            if received.is_final() {
+                return;
+            }
+            let processor = Taskprocessors::new().get("made in a handler").unwrap();
+            let (tell, here) = (tell.clone(), cores_of_this_thread());
+            processor.push(move || drop(tell.send((here, cores_of_this_thread())))).unwrap();
+            made.push(processor);
+        })
+        .unwrap();
+    topic.publish(kind.message(1)).unwrap();
+    assert_eq!(next(&told), (own.to_string(), all));
+    maker.unsubscribe_and_join(common::PATIENCE).unwrap();
 }

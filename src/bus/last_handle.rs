@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{BusCore, shutdown};
-use crate::exec::frames;
+use crate::exec::{affinity, frames};
 use crate::sync::{Arc, thread};
 
 /// How long a bus that is dropped without shutdown waits for its handlers.
@@ -23,7 +23,7 @@ impl Drop for LastHandle {
         };
         if frames::is_worker_thread() {
             // In a handler: a lane cannot wait for its own end.
-            if let Err(error) = thread::Builder::new().name("stasis-end".into()).spawn(end) {
+            if let Err(error) = thread::Builder::new().name("stasis-end".into()).spawn(affinity::unbound(end)) {
                 tracing::error!(%error, "cannot start the thread that ends the bus; its lanes stay");
             }
         } else {

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use super::congestion::LevelChange;
 use super::health::{Stuck, StuckKind};
 use crate::contain::quietly;
+use crate::exec::affinity;
 use crate::sync::plain::{AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, lock, thread};
 
@@ -90,11 +91,11 @@ impl Teller {
         }
         drop(waiting);
         let teller = Arc::clone(self);
-        let thread = thread::Builder::new().name("stasis-tell".to_owned()).spawn(move || {
+        let thread = thread::Builder::new().name("stasis-tell".to_owned()).spawn(affinity::unbound(move || {
             teller.run();
             // The host's closures may go with it.
             quietly(|| drop(teller));
-        });
+        }));
         if let Err(error) = thread {
             lock(&self.waiting).is_telling = false;
             tracing::error!(%error, "cannot start the thread that tells the host: it is told with the next news");

@@ -4,7 +4,7 @@
 //! while another core may be idle. So who wakes a lane from its own core lets it off there first; when nothing has come for
 //! a while, the lane goes home. On Linux only; and if a third thread has the lane's core, the lane waits.
 //!
-//! Threads inherit the cores of who starts them, so those that a pinned thread of ours starts are set free first.
+//! Threads inherit the cores of who starts them, so the engine starts all of its own [`unbound`].
 
 use std::cell::RefCell;
 
@@ -68,19 +68,19 @@ thread_local! {
     static BEFORE: RefCell<Option<Freedom>> = const { RefCell::new(None) };
 }
 
-/// What a thread that the calling one starts is to give to [`leave_inherited`].
-pub(super) fn inherited() -> Option<Freedom> {
-    BEFORE.with_borrow(Clone::clone)
-}
-
-/// A thread that was started by a pinned one of ours may run where that one might before.
-pub(super) fn leave_inherited(inherited: Option<Freedom>) {
-    if let Some(freedom) = inherited {
-        freedom.give_to_this_thread();
+/// A thread's body that is not bound to the core of who starts it, if that is a pinned thread of ours.
+pub(crate) fn unbound<R>(body: impl FnOnce() -> R) -> impl FnOnce() -> R {
+    let freedom = BEFORE.with_borrow(Clone::clone);
+    move || {
+        if let Some(freedom) = freedom {
+            freedom.give_to_this_thread();
+        }
+        body()
     }
 }
 
-/// Pins the calling thread; warns and goes on where the system refuses. None: it is not, or the system does not say where it might run.
+/// Pins the calling thread; warns and goes on where the system refuses. None: it is not, or the system does not say
+/// where it might run.
 pub(super) fn pin_this_thread(to: Pin) -> Option<Seat> {
     let freedom = Freedom::here();
     if !pin(to.core) {

@@ -130,12 +130,10 @@ impl<M: Member> Spares<M> {
         state.handles.retain(|thread| !thread.is_finished());
         state.next_idle += 1;
         let (spares, ticket) = (Arc::clone(self), state.next_idle);
-        let inherited = affinity::inherited();
         // It looks at its ticket under the lock we hold.
-        let handle = thread::Builder::new().name(self.name.clone()).spawn(move || {
-            affinity::leave_inherited(inherited);
-            spares.work(Some(ticket));
-        })?;
+        let handle = thread::Builder::new()
+            .name(self.name.clone())
+            .spawn(affinity::unbound(move || spares.work(Some(ticket))))?;
         state.threads += 1;
         state.high_water = state.high_water.max(state.threads);
         state.idle.push((ticket, Sleeper::of(handle.thread())));

@@ -16,6 +16,7 @@
 
 use std::time::Duration;
 
+use super::affinity;
 use super::hold::Seen;
 use super::lane::{Lane, Member};
 use super::spares::Spares;
@@ -109,7 +110,7 @@ impl<M: Member> Watchdog<M> {
         }
         let seen = vec![Sight::default(); lanes.len()];
         let dog = Self { period, lanes: lanes.into(), spares, observer, watch, seen };
-        thread::Builder::new().name("stasis-watchdog".to_owned()).spawn(move || dog.run())
+        thread::Builder::new().name("stasis-watchdog".to_owned()).spawn(affinity::unbound(move || dog.run()))
     }
 
     fn run(mut self) {

@@ -73,9 +73,7 @@ pub(crate) fn spawn<M: Member>(
     spares: Option<Arc<Spares<M>>>,
 ) -> std::io::Result<thread::JoinHandle<()>> {
     let name: String = end.lane.name().chars().filter(|&c| c != '\0').take(15).collect();
-    let inherited = affinity::inherited();
     let body = move || {
-        affinity::leave_inherited(inherited);
         let seat = setup.pin.and_then(affinity::pin_this_thread);
         let worker = Worker::new(end, setup.wait, setup.reclaimer, spares.clone());
         worker.may_step_aside.set(seat.as_ref().is_some_and(Seat::may_step_aside));
@@ -89,7 +87,7 @@ pub(crate) fn spawn<M: Member>(
             }
         }
     };
-    thread::Builder::new().name(name).spawn(body)
+    thread::Builder::new().name(name).spawn(affinity::unbound(body))
 }
 
 /// How serving a lane came to its end.

@@ -10,6 +10,7 @@ use std::error::Error;
 
 use super::processor::{Executed, Runner};
 use super::queue::Signal;
+use crate::exec::affinity;
 use crate::sync::{Arc, AtomicBool, Ordering, thread};
 
 /// Decides where and when the tasks of a taskprocessor run. It has no thread of its own: the listener
@@ -79,13 +80,13 @@ impl OwnThread {
 impl Listener for OwnThread {
     fn start(&self, runner: &Runner) -> Result<(), Box<dyn Error + Send + Sync>> {
         let (shared, runner) = (Arc::clone(&self.0), runner.clone());
-        thread::Builder::new().name(runner.name().into()).spawn(move || {
+        thread::Builder::new().name(runner.name().into()).spawn(affinity::unbound(move || {
             // Set before the signal, read after it.
             while !shared.is_over.load(Ordering::Relaxed) {
                 while runner.execute() == Executed::More {}
                 shared.signal.wait();
             }
-        })?;
+        }))?;
         Ok(())
     }
 

@@ -22,6 +22,7 @@ use super::registry::Taskprocessors;
 use super::task::{LocalData, Task};
 use super::wait::Slot;
 use crate::contain::quietly;
+use crate::exec::affinity;
 use crate::sync::plain::AtomicU64;
 use crate::sync::{Arc, Mutex, Ordering, Weak, local, lock, thread};
 
@@ -250,7 +251,7 @@ impl Inner {
             let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
             let inner = Arc::clone(self);
             let builder = thread::Builder::new().name(format!("{}-{number}", self.name));
-            if let Err(error) = builder.spawn(move || inner.work(number)) {
+            if let Err(error) = builder.spawn(affinity::unbound(move || inner.work(number))) {
                 (done..count).for_each(|_| self.crew.not_started());
                 return Err(error);
             }
