@@ -8,8 +8,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use crate::contenders::OURS;
-use crate::report::{Row, median};
+use crate::report::{Row, columns, median, ratio};
 
 /// Ways there and back in one look: about a millisecond.
 const WAYS: u64 = 3_000;
@@ -80,38 +79,31 @@ pub(crate) fn table(rows: &[Row]) -> String {
     if [false, true].iter().any(|&far| rows.iter().all(|row| rates(row, far).is_empty())) {
         return String::new();
     }
-    let width = rows.iter().map(|row| row.contender.len()).max().unwrap_or(0);
-    let mut text = format!(
-        "\nby distance: near, a line from core to core and back in less than {FAR:.0} ns, and far; M/s, of so many rounds; ratio\n\
-         {:12}  {:width$} {:>14} {:>8} {:>14} {:>8}\n",
-        "scenario", "contender", "near", "ratio", "far", "ratio"
-    );
-    let mut last = "";
-    for row in &rows {
-        if row.scenario != last {
-            text.push('\n');
-            last = row.scenario;
-        }
-        let ours = rows.iter().find(|other| other.scenario == row.scenario && other.contender == OURS);
-        let _ = write!(text, "{:12}  {:width$}", row.scenario, row.contender);
+    let title = format!("{:>14} {:>8} {:>14} {:>8}", "near M/s", "ratio", "far M/s", "ratio");
+    let text = columns(&title, &rows, |row, ours| {
+        let mut line = String::new();
         for far in [false, true] {
             let theirs = rates(row, far);
-            let rate =
-                if theirs.is_empty() { "-".into() } else { format!("{:.1} ({})", median(&theirs) / 1e6, theirs.len()) };
-            let ratio = ours
-                .filter(|ours| ours.contender != row.contender)
-                .map(|ours| median(&rates(ours, far)) / median(&theirs));
-            let ratio = ratio.filter(|ratio| ratio.is_finite()).map_or("-".into(), |ratio| format!("{ratio:.2}"));
-            let _ = write!(text, " {rate:>14} {ratio:>8}");
+            let rate = match theirs.len() {
+                0 => "-".into(),
+                rounds => format!("{:.1} ({rounds})", median(&theirs) / 1e6),
+            };
+            let times = ours.map(|ours| median(&rates(ours, far)) / median(&theirs));
+            let times = times.filter(|times| times.is_finite()).map_or("-".into(), ratio);
+            // Writing to a string does not fail.
+            let _ = write!(line, "{rate:>14} {times:>8} ");
         }
-        text.push('\n');
-    }
-    text
+        line
+    });
+    format!(
+        "\nby distance: near, a line from core to core and back in less than {FAR:.0} ns, and far; (so many rounds)\n{text}"
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contenders::OURS;
 
     #[test]
     fn a_line_takes_some_time_and_not_for_ever() {

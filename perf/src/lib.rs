@@ -120,10 +120,10 @@ pub fn run(options: &Options) -> Result<(), String> {
             let left = if done > 0 { elapsed * (all - done) as u64 / done as u64 } else { 0 };
             let name = contender.name();
             eprint!("\r\x1b[K{done}/{all}  {elapsed} s, {left} s left  round {}: {} {name}", round + 1, scenario.name);
-            let before = std::mem::replace(&mut distance, f64::NAN);
+            let earlier = distance;
             let round = round::run(contender.as_ref(), scenario)?;
             distance = distance::there_and_back();
-            rows[at].add(round, [before, distance]);
+            rows[at].add(round, [earlier, distance]);
         }
     }
     eprint!("\r\x1b[K");

@@ -130,7 +130,7 @@ ratio     of {OURS} to the contender: rate by rate, and CPU by CPU; above 1 we a
 }
 
 /// "1.23", or "<0.87" where we lose.
-fn ratio(value: f64) -> String {
+pub(crate) fn ratio(value: f64) -> String {
     format!("{}{value:.2}", if value < 1.0 { "<" } else { "" })
 }
 
@@ -184,7 +184,7 @@ fn rival<'a>(rows: &[&'a Row], row: &Row) -> Option<&'a Row> {
 }
 
 /// Columns after scenario and contender, with a blank line between scenarios.
-fn columns(title: &str, rows: &[&Row], line: impl Fn(&Row, Option<&Row>) -> String) -> String {
+pub(crate) fn columns(title: &str, rows: &[&Row], line: impl Fn(&Row, Option<&Row>) -> String) -> String {
     if rows.is_empty() {
         return String::new();
     }
