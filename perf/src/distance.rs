@@ -4,7 +4,6 @@
 //! goes from core to core, of ours and of the peers, takes several times as long. So it is looked at before each
 //! measurement, and stands below the table.
 
-use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -81,8 +80,7 @@ pub(crate) fn table(rows: &[Row]) -> String {
     }
     let title = format!("{:>14} {:>8} {:>14} {:>8}", "near M/s", "ratio", "far M/s", "ratio");
     let text = columns(&title, &rows, |row, ours| {
-        let mut line = String::new();
-        for far in [false, true] {
+        let figures = [false, true].map(|far| {
             let theirs = rates(row, far);
             let rate = match theirs.len() {
                 0 => "-".into(),
@@ -90,10 +88,9 @@ pub(crate) fn table(rows: &[Row]) -> String {
             };
             let times = ours.map(|ours| median(&rates(ours, far)) / median(&theirs));
             let times = times.filter(|times| times.is_finite()).map_or("-".into(), ratio);
-            // Writing to a string does not fail.
-            let _ = write!(line, "{rate:>14} {times:>8} ");
-        }
-        line
+            format!("{rate:>14} {times:>8}")
+        });
+        figures.join(" ")
     });
     format!(
         "\nby distance: near, a line from core to core and back in less than {FAR:.0} ns, and far; (so many rounds)\n{text}"
