@@ -23,8 +23,10 @@ use crate::sync::{Arc, fence, park, stack};
 use crate::{ring, sync};
 
 mod queued;
+mod slabs;
 mod snapshots;
 
+pub use self::slabs::{Placed, Slabs};
 pub use self::snapshots::{Pin, PinnedCell, Reclaimer, SnapshotCell, pin, synchronize};
 
 /// Destroys the engine's thread-locals of the calling thread, as its end does (in a model; elsewhere threads
@@ -276,13 +278,17 @@ impl Listener {
 }
 
 impl Identified for Listener {
-    fn id(&self) -> u64 {
-        self.id
+    type Post = Self;
+    fn post(&self) -> &Self {
+        self
+    }
+    fn id_of(post: &Self) -> u64 {
+        post.id
     }
 }
 
 impl Member for Listener {
-    fn deliver(self: &Arc<Self>, token: &Token, message: &Message) {
+    fn deliver(self: &Arc<Self>, _post: &Self, token: &Token, message: &Message) {
         match self.handle.enter(token).expect("entered once").as_mut() {
             Some(handle) => handle(message, false),
             None => drop(self.late.fetch_add(1, std::sync::atomic::Ordering::Relaxed)),
@@ -304,7 +310,7 @@ impl Member for Listener {
     fn serve_next(self: &Arc<Self>, token: &Token) -> Turn {
         match self.own.as_ref().and_then(|(buffer, _)| buffer.next()) {
             None => return Turn::Over,
-            Some(Next::Message(message)) => self.deliver(token, &message),
+            Some(Next::Message(message)) => self.deliver(self, token, &message),
             Some(Next::Notice(notice)) => notice.complete(),
             Some(Next::Final(message)) => {
                 self.finish(token, &message);
@@ -407,7 +413,7 @@ impl Lane {
     }
     /// A list of these members on this lane.
     pub fn part(&self, members: &[Arc<Listener>]) -> Part {
-        let entries = members.iter().map(|member| Entry { member: Arc::clone(member), filter: None }).collect();
+        let entries = members.iter().map(|member| Entry::new(Arc::clone(member), None)).collect();
         Part(part::Part::new(Arc::clone(&self.0), Audience::from_entries(entries)))
     }
     /// Queues the member's final message; false if the lane has ended.

@@ -189,7 +189,7 @@ impl ControlPath {
             return;
         };
         change_filter(&mut filter);
-        let entry = Entry { member: Arc::clone(subscriber), filter: Some(Arc::new(filter)) };
+        let entry = Entry::new(Arc::clone(subscriber), Some(Arc::new(filter)));
         let upstream = change.graph().upstream(topic);
         for topic in once(topic).chain(&upstream) {
             change.edit(topic, |list| list.refiltered(&entry));

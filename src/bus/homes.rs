@@ -2,8 +2,7 @@
 //!
 //! Affinity keeps the subscriptions of a topic together, so that a publish to a few of them is one
 //! dispatch; after every group it goes on to the next lane, so that a large audience is served by
-//! all cores. Groups are larger in large audiences: where two of them meet in memory, lanes on two cores write the
-//! same cache line at every message (1000 subscribers on two lanes by sixteens: a third more time).
+//! all cores.
 
 use std::time::{Duration, Instant};
 
@@ -26,7 +25,7 @@ use crate::sync::{Arc, Mutex, lock, scaled};
 /// Which lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Home {
-    /// Together with the other subscriptions of the topic: sixteen to a lane, and from the 129th on 256 (default).
+    /// Together with the other subscriptions of the topic: sixteen to a lane (default).
     #[default]
     Affinity,
     /// The lane with the fewest subscriptions.
@@ -35,16 +34,8 @@ pub enum Home {
     Lane(usize),
 }
 
-/// Subscriptions of a topic that share a lane by affinity: the first of them, and the others.
+/// Subscriptions of a topic that share a lane by affinity.
 const GROUP: usize = 16;
-const LARGE_GROUP: usize = 256;
-/// So many are in small groups.
-const SMALL: usize = 128;
-
-/// Number of the group that the next subscription of a topic with so many comes into.
-fn group(before: usize) -> usize {
-    before.min(SMALL) / GROUP + before.saturating_sub(SMALL) / LARGE_GROUP
-}
 
 /// Ring of a dedicated subscription.
 const DEDICATED_SLOT_BITS: u32 = scaled(8, 1) as u32;
@@ -145,7 +136,7 @@ impl Homes {
                     topic.home.store(self.least_loaded() + 1, Ordering::Relaxed);
                 }
                 let first = topic.home.load(Ordering::Relaxed) - 1;
-                (first + group(before)) % lanes
+                (first + before / GROUP) % lanes
             }
         };
         self.loads[lane].fetch_add(1, Ordering::Relaxed);
@@ -191,23 +182,5 @@ impl Homes {
 impl std::fmt::Debug for Homes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Homes").field("lanes", &self.lanes).finish_non_exhaustive()
-    }
-}
-
-#[cfg(all(test, not(loom)))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn groups_follow_one_another_and_grow() {
-        let mut sizes = vec![0];
-        for before in 0..5000 {
-            assert!(group(before) + 1 == sizes.len() || group(before) == sizes.len(), "{before}");
-            sizes.resize(group(before) + 1, 0);
-            sizes[group(before)] += 1;
-        }
-        let last = sizes.pop();
-        assert!(last.is_some_and(|last| last <= 256));
-        assert_eq!(sizes, [vec![16; 8], vec![256; 19]].concat());
     }
 }

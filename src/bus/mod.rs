@@ -20,6 +20,7 @@ mod monitor;
 mod names;
 mod overflow;
 mod patience;
+mod post;
 mod route;
 pub(crate) mod shutdown;
 mod stats;
@@ -281,9 +282,9 @@ impl Bus {
         };
         for topic in core.live_topics() {
             stats.topics += 1;
-            for entry in topic.list.load().iter().filter(|entry| entry.member.topic_id == topic.id) {
+            for entry in topic.list.load().iter().filter(|entry| entry.member().topic_id == topic.id) {
                 stats.subscriptions += 1;
-                entry.member.add_to(&mut stats);
+                entry.member().add_to(&mut stats);
             }
         }
         for subscriber in core.control.leaving() {

@@ -391,7 +391,7 @@ impl Monitor {
         tracked.measure(now, away.pushed, away.pushed - away.waiting);
         if let Some(member) = &member {
             let row = &mut tracked.row;
-            (row.takeovers, row.panics) = (member.takeovers(), member.tally.panics.get());
+            (row.takeovers, row.panics) = (member.takeovers(), member.post.tally.panics.get());
         }
         let running = away.running.map(|(kind, began)| {
             if began == away.opened

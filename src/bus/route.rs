@@ -5,6 +5,7 @@ use crate::exec::buffer::{Buffer, Counts};
 use crate::exec::inline::InlineQueue;
 use crate::exec::lane::Lane;
 use crate::exec::serial::TokenId;
+use crate::exec::slab::Placed;
 use crate::sync::Arc;
 
 /// Where a subscription's messages wait and run.
@@ -43,6 +44,15 @@ impl Route {
         match self {
             Self::Lane(lane) | Self::Dedicated(lane) => Some(lane),
             Self::Inline(_) | Self::Buffered(_) => None,
+        }
+    }
+
+    /// Puts what every delivery writes beside what others have on the same lane, or apart from all others.
+    pub(crate) fn place<T>(&self, value: T) -> Placed<T> {
+        match self {
+            Self::Lane(lane) => lane.slabs().place(value),
+            Self::Buffered(own) if !own.dedicated => own.lane.slabs().place(value),
+            _ => Placed::alone(value),
         }
     }
 

@@ -14,6 +14,7 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 
 use super::congestion::Place;
 use super::overflow::DropTotals;
+use super::post::Post;
 use super::route::Route;
 use super::topic::TopicInner;
 use crate::contain::{discard, quietly, report_panic};
@@ -21,10 +22,10 @@ use crate::exec::audience::Identified;
 use crate::exec::buffer::Next;
 use crate::exec::completion::Completion;
 use crate::exec::lane::{Control, Member, Turn};
-use crate::exec::serial::{Serial, Token};
+use crate::exec::serial::Token;
+use crate::exec::slab::Placed;
 use crate::message::Message;
 use crate::message::depth::InHandler;
-use crate::stats::Tally;
 use crate::sync::plain::{AtomicU32, AtomicU64};
 use crate::sync::{Arc, AtomicBool, Ordering, Weak};
 
@@ -89,7 +90,7 @@ impl<'a> Received<'a> {
     /// Id of the subscription that receives.
     #[must_use]
     pub fn subscription_id(&self) -> u64 {
-        self.subscriber.id
+        self.subscriber.post.id
     }
 
     /// Messages lost right before this one, where the subscription's policy is
@@ -141,26 +142,11 @@ pub(crate) struct Totals {
     pub(crate) ended: AtomicU64,
 }
 
-/// What a subscription counts. Written by its runner only.
-#[derive(Debug, Default)]
-pub(crate) struct SubscriberTally {
-    pub(crate) delivered: Tally,
-    pub(crate) late: Tally,
-    pub(crate) panics: Tally,
-}
-
 /// See the module.
-///
-/// What every delivery writes stands in the middle: with 56 bytes of this struct (or of the counts of its `Arc`)
-/// before and behind it, no line it is on has anything of a neighbour, who may be on another lane. That would cost
-/// both a transfer of the line at every message.
-#[repr(C)]
 pub(crate) struct Subscriber {
+    /// Among those of its lane.
+    pub(crate) post: Placed<Post>,
     pub(crate) route: Route,
-    id: u64,
-    /// None after the final message.
-    handler: Serial<Option<Box<dyn Handler>>>,
-    pub(crate) tally: SubscriberTally,
     pub(crate) done: Completion,
     pub(crate) topic: Weak<TopicInner>,
     pub(crate) topic_id: u64,
@@ -175,13 +161,6 @@ pub(crate) struct Subscriber {
     takeovers: AtomicU32,
 }
 
-#[cfg(target_pointer_width = "64")]
-const _: () = {
-    let (counts, owner) = (2 * size_of::<usize>(), size_of::<u64>());
-    let written = std::mem::offset_of!(Subscriber, tally) - owner..std::mem::offset_of!(Subscriber, done);
-    assert!(counts + written.start >= 56 && size_of::<Subscriber>() - written.end >= 56, "see above");
-};
-
 /// What a subscription says of itself.
 struct About {
     name: Option<Box<str>>,
@@ -191,7 +170,7 @@ struct About {
 /// What a subscriber is made of.
 pub(crate) struct SubscriberSetup {
     pub(crate) route: Route,
-    pub(crate) handler: Box<dyn Handler>,
+    pub(crate) handler: Placed<dyn Handler>,
     pub(crate) topic: Weak<TopicInner>,
     pub(crate) topic_id: u64,
     pub(crate) location: &'static Location<'static>,
@@ -205,11 +184,11 @@ impl Subscriber {
     /// A subscriber with the next id.
     pub(crate) fn new(setup: SubscriberSetup) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        let post = Post::new(id, setup.route.token_id(), setup.handler);
         Arc::new(Self {
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
-            handler: Serial::new(setup.route.token_id(), Some(setup.handler)),
+            post: setup.route.place(post),
             route: setup.route,
-            tally: SubscriberTally::default(),
             done: Completion::new(),
             topic: setup.topic,
             topic_id: setup.topic_id,
@@ -298,7 +277,7 @@ impl Subscriber {
                 }
             }
             Route::Lane(lane) | Route::Dedicated(lane) => {
-                if let Err(Control::Notify(_, notice)) = lane.control(Control::Notify(self.id, notice)) {
+                if let Err(Control::Notify(_, notice)) = lane.control(Control::Notify(self.post.id, notice)) {
                     notice.complete();
                 }
             }
@@ -344,21 +323,21 @@ impl Subscriber {
     /// Adds to the totals what they do not have yet.
     fn add_to_totals(&self) {
         let totals = &self.totals;
-        totals.delivered.fetch_add(self.tally.delivered.get(), Ordering::Relaxed);
-        totals.panics.fetch_add(self.tally.panics.get(), Ordering::Relaxed);
+        totals.delivered.fetch_add(self.post.tally.delivered.get(), Ordering::Relaxed);
+        totals.panics.fetch_add(self.post.tally.panics.get(), Ordering::Relaxed);
         match self.route.look() {
             Some((counts, _)) => {
                 totals.accepted.fetch_add(counts.accepted - counts.late, Ordering::Relaxed);
                 totals.drops.add(&counts);
             }
-            None => drop(totals.accepted.fetch_add(self.tally.delivered.get(), Ordering::Relaxed)),
+            None => drop(totals.accepted.fetch_add(self.post.tally.delivered.get(), Ordering::Relaxed)),
         }
         totals.ended.fetch_add(1, Ordering::Relaxed);
     }
 
     #[cold]
     fn note_late(&self) {
-        self.tally.late.add(1);
+        self.post.tally.late.add(1);
     }
 
     #[inline(always)]
@@ -368,22 +347,28 @@ impl Subscriber {
 }
 
 impl Identified for Subscriber {
+    type Post = Post;
+
+    fn post(&self) -> &Post {
+        &self.post
+    }
+
     #[inline]
-    fn id(&self) -> u64 {
-        self.id
+    fn id_of(post: &Post) -> u64 {
+        post.id
     }
 }
 
 impl Member for Subscriber {
     #[inline(always)]
-    fn deliver(self: &Arc<Self>, token: &Token, message: &Message) {
-        let Some(mut entered) = self.handler.enter(token) else {
+    fn deliver(self: &Arc<Self>, post: &Post, token: &Token, message: &Message) {
+        let Some(mut entered) = post.handler.enter(token) else {
             debug_assert!(false, "entered twice");
             return;
         };
         match entered.as_deref_mut() {
             Some(handler) => {
-                self.tally.delivered.add(1);
+                post.tally.delivered.add(1);
                 self.call(handler, message, false);
             }
             None => self.note_late(),
@@ -392,7 +377,7 @@ impl Member for Subscriber {
 
     #[cold]
     fn panicked(self: &Arc<Self>, panic: Box<dyn Any + Send>) {
-        self.tally.panics.add(1);
+        self.post.tally.panics.add(1);
         if let Some(lane) = self.route.lane() {
             lane.note_panic();
         }
@@ -406,7 +391,7 @@ impl Member for Subscriber {
     }
 
     fn finish(self: &Arc<Self>, token: &Token, message: &Message) {
-        let Some(mut entered) = self.handler.enter(token) else { return };
+        let Some(mut entered) = self.post.handler.enter(token) else { return };
         let _depth = InHandler::of(message);
         if let Some(handler) = entered.as_deref_mut()
             && let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.call(handler, message, true)))
@@ -467,13 +452,16 @@ impl Member for Subscriber {
 impl Drop for Subscriber {
     fn drop(&mut self) {
         // Late messages come after the final one, so they are known only now.
-        let late = self.route.look().map_or_else(|| self.tally.late.get(), |(counts, _)| counts.late);
+        let late = self.route.look().map_or_else(|| self.post.tally.late.get(), |(counts, _)| counts.late);
         self.totals.late.fetch_add(late, Ordering::Relaxed);
     }
 }
 
 impl std::fmt::Debug for Subscriber {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Subscriber").field("id", &self.id).field("location", &self.location).finish_non_exhaustive()
+        f.debug_struct("Subscriber")
+            .field("id", &self.post.id)
+            .field("location", &self.location)
+            .finish_non_exhaustive()
     }
 }

@@ -42,7 +42,7 @@ impl Subscribers {
 
     /// Those subscribed to this very topic.
     pub(crate) fn own(&self, topic_id: u64) -> Vec<Arc<Subscriber>> {
-        self.iter().map(|entry| &entry.member).filter(|member| member.topic_id == topic_id).cloned().collect()
+        self.iter().map(|entry| entry.member()).filter(|member| member.topic_id == topic_id).cloned().collect()
     }
 
     /// What any of them may accept.
@@ -69,15 +69,15 @@ impl Subscribers {
     /// A snapshot with these too; `None` if all are in already.
     pub(crate) fn with(&self, entries: &[Entry<Subscriber>]) -> Option<Self> {
         if let [entry] = entries
-            && let Some(lane) = entry.member.route.dispatch_lane()
+            && let Some(lane) = entry.member().route.dispatch_lane()
             && let Some(at) = self.part_of(lane)
         {
             // The common case, with the fewest allocations.
             let list = self.parts[at].audience();
-            return list.get(entry.member.id()).is_none().then(|| self.replace(&entry.member, list.with(entries)));
+            return list.get(entry.member().id()).is_none().then(|| self.replace(entry.member(), list.with(entries)));
         }
         let is_new = |entry: &&Entry<Subscriber>| {
-            self.list_of(&entry.member).is_none_or(|list| list.get(entry.member.id()).is_none())
+            self.list_of(entry.member()).is_none_or(|list| list.get(entry.member().id()).is_none())
         };
         let mut added: Vec<Entry<Subscriber>> = entries.iter().filter(is_new).cloned().collect();
         if added.is_empty() {
@@ -85,10 +85,10 @@ impl Subscribers {
         }
         let mut parts = self.parts.to_vec();
         let mut inline = Arc::clone(&self.inline);
-        let queued = self.queued + added.iter().filter(|entry| entry.member.route.is_queued()).count();
+        let queued = self.queued + added.iter().filter(|entry| entry.member().route.is_queued()).count();
         while let Some(first) = added.first() {
-            let lane = first.member.route.dispatch_lane().cloned();
-            let same_list = |entry: &mut Entry<Subscriber>| match (&lane, entry.member.route.dispatch_lane()) {
+            let lane = first.member().route.dispatch_lane().cloned();
+            let same_list = |entry: &mut Entry<Subscriber>| match (&lane, entry.member().route.dispatch_lane()) {
                 (Some(a), Some(b)) => Arc::ptr_eq(a, b),
                 (a, b) => a.is_none() && b.is_none(),
             };
@@ -132,13 +132,13 @@ impl Subscribers {
 
     /// A snapshot in which this subscription has another filter; `None` if it is not in.
     pub(crate) fn refiltered(&self, entry: &Entry<Subscriber>) -> Option<Self> {
-        let list = self.list_of(&entry.member)?.refiltered(entry.member.id(), entry.filter.clone())?;
-        Some(self.replace(&entry.member, list))
+        let list = self.list_of(entry.member())?.refiltered(entry.member().id(), entry.filter.clone())?;
+        Some(self.replace(entry.member(), list))
     }
 
     /// A snapshot of those that `keep`; `None` if that is all.
     pub(crate) fn retain(&self, keep: impl Fn(&Subscriber) -> bool) -> Option<Self> {
-        let kept: Vec<_> = self.iter().filter(|entry| keep(&entry.member)).cloned().collect();
+        let kept: Vec<_> = self.iter().filter(|entry| keep(entry.member())).cloned().collect();
         if kept.len() == self.len() {
             return None;
         }

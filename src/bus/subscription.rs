@@ -213,9 +213,10 @@ impl<'a> SubscriberBuilder<'a> {
                 other => other,
             };
         }
+        let handler = route.place(handler).seen_as(|handler| handler as &mut dyn Handler);
         let subscriber = Subscriber::new(SubscriberSetup {
             route,
-            handler: Box::new(handler),
+            handler,
             topic: Arc::downgrade(&self.topic.0),
             topic_id: self.topic.0.id,
             location: self.location,
@@ -227,7 +228,7 @@ impl<'a> SubscriberBuilder<'a> {
         bus.monitor.adopt(&subscriber);
         let filter =
             (!self.filter.accepts_all() || self.filter.mode != FilterMode::None).then(|| Arc::new(self.filter));
-        let entry = Entry { member: Arc::clone(&subscriber), filter };
+        let entry = Entry::new(Arc::clone(&subscriber), filter);
         if !bus.control.subscribe(&self.topic.0, &entry) {
             bus.homes.leave(&subscriber, &self.topic.0);
             subscriber.abandon();
@@ -313,7 +314,7 @@ impl Subscription {
     /// Figures so far.
     #[must_use]
     pub fn stats(&self) -> SubscriptionStats {
-        let tally = &self.subscriber.tally;
+        let tally = &self.subscriber.post.tally;
         let (delivered, late, panics) = (tally.delivered.get(), tally.late.get(), tally.panics.get());
         let takeovers = self.subscriber.takeovers();
         let plain = SubscriptionStats {

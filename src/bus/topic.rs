@@ -84,8 +84,8 @@ pub struct Topic(pub(crate) Arc<TopicInner>);
 fn reserve(inline: &Audience<Subscriber>, message: &Message) -> bool {
     let accepting = || inline.iter().filter(|entry| entry.accepts(message));
     for (reserved, entry) in accepting().enumerate() {
-        if !entry.member.reserve() {
-            accepting().take(reserved).for_each(|entry| entry.member.release());
+        if !entry.member().reserve() {
+            accepting().take(reserved).for_each(|entry| entry.member().release());
             return false;
         }
     }
@@ -197,12 +197,12 @@ impl TopicInner {
         drop(pin);
         if queued {
             // Before inline handlers: what those publish comes after this message, as on lanes.
-            inline.walk(&message, None, |_, subscriber| {
+            inline.walk(&message, None, |_, subscriber, _| {
                 subscriber.deliver_queued(&message, !control);
                 ControlFlow::Continue(())
             });
         }
-        inline.walk(&message, None, |_, subscriber| {
+        inline.walk(&message, None, |_, subscriber, _| {
             if !subscriber.deliver_inline(&message) {
                 self.bus.counters.count(Count::Refused);
             }

@@ -26,6 +26,7 @@ use super::hold::Seen;
 use super::mailbox::{Deferred, Mailbox};
 use super::part::{Dispatch, Held};
 use super::serial::{Token, TokenId};
+use super::slab::Slabs;
 use super::watchdog::Watch;
 use super::worker::Worker;
 use crossbeam_utils::CachePadded;
@@ -40,10 +41,10 @@ use crate::sync::stack::{ClosableStack, Taken};
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, OnceLock, Ordering, Weak, lock};
 
 /// What a lane serves: the executable half of a subscription.
-pub(crate) trait Member: Identified + Send + Sync + Sized + 'static {
-    /// Hands the member a message. A panic of its handler comes through: the caller catches it and tells
+pub(crate) trait Member: Identified<Post: Sync> + Send + Sync + Sized + 'static {
+    /// Hands the member a message; `post` is its own. A panic of its handler comes through: the caller catches it and tells
     /// [`panicked`](Self::panicked).
-    fn deliver(self: &Arc<Self>, token: &Token, message: &Message);
+    fn deliver(self: &Arc<Self>, post: &Self::Post, token: &Token, message: &Message);
     /// Its handler has panicked with this. Never unwinds.
     fn panicked(self: &Arc<Self>, panic: Box<dyn Any + Send>);
     /// Hands the member its final message and lets go of its handler. Never unwinds.
@@ -67,7 +68,7 @@ pub(crate) trait Member: Identified + Send + Sync + Sized + 'static {
     /// As [`deliver`](Self::deliver), with the catching done. Never unwinds.
     fn deliver_caught(self: &Arc<Self>, token: &Token, message: &Message) {
         let _depth = InHandler::of(message);
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.deliver(token, message))) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.deliver(self.post(), token, message))) {
             self.panicked(panic);
         }
     }
@@ -167,6 +168,8 @@ pub(crate) struct Lane<M: Member> {
     panics: AtomicU64,
     /// Members that have not had their final message.
     members: AtomicUsize,
+    /// Where they and their handlers lie.
+    slabs: Slabs,
     /// On lines of its own: written at every delivery, while publishers read the rest.
     pub(super) busy: CachePadded<Busy>,
 }
@@ -213,6 +216,7 @@ impl<M: Member> Lane<M> {
             beside: PlainUsize::new(0),
             panics: AtomicU64::new(0),
             members: AtomicUsize::new(0),
+            slabs: Slabs::default(),
             busy: CachePadded::default(),
         });
         (Arc::clone(&lane), LaneEnd { lane, consumer, token })
@@ -225,6 +229,11 @@ impl<M: Member> Lane<M> {
     /// The token its worker holds: what members homed here are made for.
     pub(crate) fn token_id(&self) -> TokenId {
         self.token
+    }
+
+    /// Where its members lie.
+    pub(crate) fn slabs(&self) -> &Slabs {
+        &self.slabs
     }
 
     /// Whether ordinary messages should be refused now.

@@ -6,6 +6,7 @@
 //!   buffer    a subscription's own bounded queue, served by its lane in turns   (Overflow)
 //!   tidy      what an idle worker gives back and frees
 //!   takeover  a lane goes on in another thread when a handler gets stuck; watchdog, hold, mailbox, spares
+//!   slab      memory of a lane's members, apart from that of other lanes'
 //!   serial    what only the present runner may touch
 //!   frames    what a thread is in the middle of; waiting inside handlers
 //! ```
@@ -28,6 +29,7 @@ mod late;
 mod mailbox;
 pub(crate) mod part;
 pub(crate) mod serial;
+pub(crate) mod slab;
 pub(crate) mod spares;
 mod takeover;
 mod tidy;

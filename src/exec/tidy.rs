@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   nothing to do ─► settle: message memory goes back to its publishers
-//!   … for a while ─► tidy: lists nobody pushes to any more are freed, and what others have retired
+//!   … for a while ─► tidy: lists nobody pushes to any more are freed, what others have retired, empty slabs
 //!   32 such lists ─► handed to whoever comes to the control path next
 //! ```
 //!
@@ -44,6 +44,7 @@ impl<M: Member> Worker<M> {
     /// What a worker does for others when nothing has come for a while; false: the lane was lost meanwhile.
     pub(super) fn tidy(&self) -> bool {
         self.settle();
+        self.lane.slabs().sweep();
         if self.depth.get() == 0 {
             let retired = self.with(Core::take_retired);
             if !retired.is_empty() && !self.foreign(|| drop(retired)) {
@@ -54,7 +55,7 @@ impl<M: Member> Worker<M> {
     }
 
     pub(super) fn is_untidy(&self) -> bool {
-        self.reclaimer.is_pending() || self.with(|core| !core.retired.is_empty())
+        self.reclaimer.is_pending() || self.lane.slabs().is_untidy() || self.with(|core| !core.retired.is_empty())
     }
 
     /// Keeps a list nobody pushes to any more until it can go: not while a walk is open, and best in one with others.

@@ -143,13 +143,13 @@ impl<M: Member> Worker<M> {
         if self.helping.get() > 0 || self.some_away.get() {
             return self.give_those_here(walk, audience, message, after);
         }
-        audience.walk(message, after, |cursor, member| self.give(walk, message, cursor, member));
+        audience.walk(message, after, |cursor, member, post| self.give(walk, message, cursor, member, post));
     }
 
     /// As [`give_all`](Self::give_all), while some members are served elsewhere.
     #[cold]
     fn give_those_here(&self, walk: &Walk<M>, audience: &Audience<M>, message: &Message, after: Option<Cursor>) {
-        audience.walk(message, after, |cursor, member| {
+        audience.walk(message, after, |cursor, member, post| {
             let id = member.id();
             if self.is_elsewhere(id) {
                 let item = Deferred::Message(Arc::clone(member), message.clone());
@@ -157,17 +157,24 @@ impl<M: Member> Worker<M> {
                     return ControlFlow::Continue(());
                 }
             }
-            self.give(walk, message, cursor, member)
+            self.give(walk, message, cursor, member, post)
         });
     }
 
     /// Calls one member; break: nothing of the walk is left to do here.
     #[inline(always)]
-    fn give(&self, walk: &Walk<M>, message: &Message, cursor: Cursor, member: &Arc<M>) -> ControlFlow<()> {
+    fn give(
+        &self,
+        walk: &Walk<M>,
+        message: &Message,
+        cursor: Cursor,
+        member: &Arc<M>,
+        post: &M::Post,
+    ) -> ControlFlow<()> {
         walk.cursor.set(cursor);
-        self.hold.enter(member.id());
-        member.deliver(&self.token, message);
-        if !self.hold.leave() && self.after_call(walk, member.id()) {
+        self.hold.enter(M::id_of(post));
+        member.deliver(post, &self.token, message);
+        if !self.hold.leave() && self.after_call(walk, M::id_of(post)) {
             return ControlFlow::Break(());
         }
         ControlFlow::Continue(())

@@ -61,7 +61,7 @@ impl Monitor {
                 (None, None) => 0,
             };
             tracked.row.high_water = tracked.row.high_water.max(high_water);
-            tracked.row.panics = subscriber.tally.panics.get();
+            tracked.row.panics = subscriber.post.tally.panics.get();
             tracked.row.takeovers = subscriber.takeovers();
             if let Some(lane) = own_lane {
                 tracked.look_at_call(lane, (now, self.period), false, &mut state.held);

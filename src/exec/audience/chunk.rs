@@ -12,7 +12,7 @@ use crate::sync::plain::{AtomicBool, Ordering};
 pub(super) const CHUNK: usize = 64;
 
 /// Cells filled from the front, once and for all.
-pub(super) struct Chunk<M> {
+pub(super) struct Chunk<M: Identified> {
     pub(super) cells: Box<[OnceLock<Entry<M>>]>,
     /// Not all of them have the filter of the first. Set before a cell that differs is filled.
     pub(super) mixed: AtomicBool,
@@ -29,7 +29,7 @@ impl<M: Identified> Chunk<M> {
     }
 
     pub(super) fn id_at(&self, index: usize) -> Option<u64> {
-        self.cells.get(index).and_then(OnceLock::get).map(|entry| entry.member.id())
+        self.cells.get(index).and_then(OnceLock::get).map(|entry| entry.member().id())
     }
 
     /// The entries in the cells of a mask.
@@ -87,12 +87,12 @@ impl<M: Identified> Chunk<M> {
 }
 
 /// A chunk as one version sees it.
-pub(super) struct Strand<M> {
+pub(super) struct Strand<M: Identified> {
     pub(super) chunk: Arc<Chunk<M>>,
     pub(super) live: u64,
 }
 
-impl<M> Clone for Strand<M> {
+impl<M: Identified> Clone for Strand<M> {
     fn clone(&self) -> Self {
         Self { chunk: Arc::clone(&self.chunk), live: self.live }
     }
