@@ -288,9 +288,14 @@ impl Identified for Listener {
 }
 
 impl Member for Listener {
-    fn deliver(self: &Arc<Self>, _post: &Self, token: &Token, message: &Message) {
+    type Call<'a> = &'a Message;
+
+    fn call(message: &Message) -> &Message {
+        message
+    }
+    fn deliver<'a>(self: &'a Arc<Self>, _post: &Self, token: &Token, call: &mut &'a Message) {
         match self.handle.enter(token).expect("entered once").as_mut() {
-            Some(handle) => handle(message, false),
+            Some(handle) => handle(call, false),
             None => drop(self.late.fetch_add(1, std::sync::atomic::Ordering::Relaxed)),
         }
     }
@@ -310,7 +315,7 @@ impl Member for Listener {
     fn serve_next(self: &Arc<Self>, token: &Token) -> Turn {
         match self.own.as_ref().and_then(|(buffer, _)| buffer.next()) {
             None => return Turn::Over,
-            Some(Next::Message(message)) => self.deliver(self, token, &message),
+            Some(Next::Message(message)) => self.deliver(self, token, &mut &*message),
             Some(Next::Notice(notice)) => notice.complete(),
             Some(Next::Final(message)) => {
                 self.finish(token, &message);

@@ -372,3 +372,54 @@ fn g07_waits_nested_too_deep_on_one_lane_are_refused_not_overflowing() {
         assert!(chain.get().unwrap().iter().all(|subscription| subscription.stats().panics == 0));
     });
 }
+
+/// The rest of a walk goes on behind the member that waits, whatever waits further down the stack: here a final handler, which no
+/// walk has called, and a member of a walk over the same list.
+#[test]
+fn g07_a_wait_inside_a_wait_goes_on_behind_the_right_member() {
+    must_end(|| {
+        // Helped by the waiting thread itself, and by a spare.
+        for watchdog in [None, Some(PATIENCE)] {
+            let bus = Bus::builder().lanes(1).watchdog(watchdog).build().unwrap();
+            let [first, all, last] = ["first", "all", "last"].map(|name| bus.topic(name).unwrap());
+            let kind = number(&bus);
+            let wanted = kind.clone();
+            let logs = [(); 4].map(|()| Log::new());
+            let subscriptions = Arc::new(OnceLock::<[Subscription; 4]>::new());
+            let ends = last.subscriber().accept(&kind).subscribe(logs[3].handler()).unwrap();
+            // The first of the list waits in both messages, the second in the one that the first publishes.
+            let waits = |index: usize, first: u64| {
+                let (all, last, own) = (all.clone(), last.clone(), Arc::downgrade(&subscriptions));
+                let (kind, topic) = (kind.clone(), all.clone());
+                let mut log = logs[index].handler();
+                let wait = move |received: &Received<'_>| {
+                    log(received);
+                    let value = received.payload::<u64>().copied().filter(|value| (first..3).contains(value));
+                    let (Some(value), Some(others)) = (value, own.upgrade()) else { return };
+                    let others = others.get().unwrap();
+                    if value == 1 {
+                        all.publish_sync(kind.message(2), &others[2]).unwrap();
+                    }
+                    last.publish_sync(kind.message(3), &others[3]).unwrap();
+                };
+                topic.subscriber().accept(&wanted).subscribe(wait).unwrap()
+            };
+            let (one, other) = (waits(0, 1), waits(1, 2));
+            let third = all.subscriber().accept(&kind).subscribe(logs[2].handler()).unwrap();
+            assert!(subscriptions.set([one, other, third, ends]).is_ok());
+            let (own, to, message) = (Arc::downgrade(&subscriptions), all.clone(), kind.clone());
+            let guest = first.subscribe(move |received| {
+                let Some(others) = own.upgrade().filter(|_| received.is_final()) else { return };
+                // To the last of the list: it has it only when the rest of the walk was done, inside.
+                to.publish_sync(message.message(1), &others.get().unwrap()[2]).unwrap();
+            });
+            let guest = guest.unwrap();
+            guest.unsubscribe().wait().unwrap();
+            subscriptions.get().unwrap().iter().for_each(|all| all.unsubscribe().wait().unwrap());
+            for (log, expected) in logs.iter().zip([&[1, 2][..], &[1, 2], &[1, 2], &[3, 3, 3]]) {
+                assert_eq!(log.values(), expected, "{watchdog:?}");
+                log.assert_ended();
+            }
+        }
+    });
+}

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const SHORT: Duration = Duration::from_millis(300);
 
@@ -530,5 +530,17 @@ fn g11_what_a_publisher_is_delivering_comes_before_the_final_messages() {
         });
         assert_eq!(log.all(), [Seen::Value(1), Seen::Final]);
         drop(first);
+    });
+}
+
+#[test]
+fn g11_shutdown_does_not_wait_for_a_slow_watchdog() {
+    must_end(|| {
+        let bus = Bus::builder().lanes(2).watchdog(Some(4 * PATIENCE)).build().unwrap();
+        let subscription = bus.topic("t").unwrap().subscribe(|_| ()).unwrap();
+        subscription.unsubscribe_and_join(PATIENCE).unwrap();
+        let began = Instant::now();
+        bus.shutdown(4 * PATIENCE).unwrap();
+        assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
     });
 }

@@ -61,6 +61,13 @@ struct Change<'a> {
 }
 
 impl Graph {
+    /// Where the topics lie that a topic reaches, itself included. A subscription's own keeps its place.
+    fn reached(&self, topic: &Arc<TopicInner>) -> HashSet<*const TopicInner> {
+        let ids = self.closure(topic.id, |node| &node.out);
+        let places = ids.iter().filter_map(|id| self.nodes.get(id)).map(|node| node.topic.as_ptr());
+        places.chain([Arc::as_ptr(topic)]).collect()
+    }
+
     /// Topics that reach `start` (or that it reaches), itself first.
     fn closure(&self, start: u64, edges: impl Fn(&Node) -> &BTreeMap<u64, u64>) -> Vec<u64> {
         let mut seen = HashSet::from([start]);
@@ -224,8 +231,8 @@ impl ControlPath {
         change.graph().unlink(from.id, forward);
         change.graph().unlink(to.id, forward);
         for topic in once(from).chain(&upstream) {
-            let reached: HashSet<u64> = change.graph().closure(topic.id, |node| &node.out).into_iter().collect();
-            change.edit(topic, |list| list.retain(|subscriber| reached.contains(&subscriber.topic_id)));
+            let reached = change.graph().reached(topic);
+            change.edit(topic, |list| list.retain(|subscriber| reached.contains(&subscriber.topic.as_ptr())));
         }
         drop(change);
     }
@@ -233,7 +240,7 @@ impl ControlPath {
     /// Takes the subscriptions of a topic off its list, and all others too.
     pub(crate) fn evict(&self, topic: &TopicInner) -> Vec<Arc<Subscriber>> {
         let mut change = self.change();
-        let own: Vec<_> = topic.list.load().own(topic.id);
+        let own: Vec<_> = topic.list.load().own(topic);
         for subscriber in &own {
             change.graph().remember_leaving(subscriber);
         }

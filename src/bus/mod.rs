@@ -282,7 +282,7 @@ impl Bus {
         };
         for topic in core.live_topics() {
             stats.topics += 1;
-            for entry in topic.list.load().iter().filter(|entry| entry.member().topic_id == topic.id) {
+            for entry in topic.list.load().iter().filter(|entry| entry.member().is_of(Arc::as_ptr(&topic))) {
                 stats.subscriptions += 1;
                 entry.member().add_to(&mut stats);
             }

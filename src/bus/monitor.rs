@@ -382,7 +382,7 @@ impl Monitor {
         let tracked = state.queues.entry(key).or_insert_with(|| {
             let place = member.as_ref().map(|member| member.place()).unwrap_or_default();
             if let Some(member) = &member {
-                member.note_takeover();
+                member.post.note_takeover();
             }
             let name = executing(away.id, member.as_deref(), None, Duration::ZERO).subscription;
             Tracked::new(name, QueueKind::Away, place)
@@ -391,7 +391,7 @@ impl Monitor {
         tracked.measure(now, away.pushed, away.pushed - away.waiting);
         if let Some(member) = &member {
             let row = &mut tracked.row;
-            (row.takeovers, row.panics) = (member.takeovers(), member.post.tally.panics.get());
+            (row.takeovers, row.panics) = (member.post.takeovers(), member.post.panics());
         }
         let running = away.running.map(|(kind, began)| {
             if began == away.opened

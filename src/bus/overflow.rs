@@ -138,11 +138,11 @@ impl Totals {
 impl Subscriber {
     /// Adds the figures of a subscription that has not ended.
     pub(super) fn add_to(&self, stats: &mut BusStats) {
-        stats.panics += self.post.tally.panics.get();
+        stats.panics += self.post.panics();
         match self.route.look() {
             None => {
-                stats.delivered += self.post.tally.delivered.get();
-                stats.accepted += self.post.tally.delivered.get();
+                stats.delivered += self.post.delivered();
+                stats.accepted += self.post.delivered();
             }
             Some((counts, waiting)) => {
                 // Late ones are counted when the last reference is gone, as for all.

@@ -11,6 +11,7 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::ptr;
 
 use super::congestion::Place;
 use super::overflow::DropTotals;
@@ -26,8 +27,8 @@ use crate::exec::serial::Token;
 use crate::exec::slab::Placed;
 use crate::message::Message;
 use crate::message::depth::InHandler;
-use crate::sync::plain::{AtomicU32, AtomicU64};
-use crate::sync::{Arc, AtomicBool, Ordering, Weak};
+use crate::sync::plain::AtomicU64;
+use crate::sync::{Arc, Ordering, Weak};
 
 /// Takes the messages of a subscription.
 ///
@@ -67,7 +68,8 @@ impl<F: FnMut(&Received<'_>) + Send + 'static> Handler for F {
 #[derive(Debug)]
 pub struct Received<'a> {
     message: &'a Message,
-    subscriber: &'a Arc<Subscriber>,
+    /// Set before a handler is called.
+    subscriber: Option<&'a Arc<Subscriber>>,
     is_final: bool,
 }
 
@@ -87,17 +89,21 @@ impl<'a> Received<'a> {
         self.is_final
     }
 
+    fn subscriber(&self) -> &'a Arc<Subscriber> {
+        self.subscriber.expect("set before the call")
+    }
+
     /// Id of the subscription that receives.
     #[must_use]
     pub fn subscription_id(&self) -> u64 {
-        self.subscriber.post.id
+        self.subscriber().post.id
     }
 
     /// Messages lost right before this one, where the subscription's policy is
     /// [`Overflow::Lag`](crate::Overflow::Lag); else 0. Of no meaning after the handler has returned.
     #[must_use]
     pub fn lagged(&self) -> u64 {
-        match &self.subscriber.route {
+        match &self.subscriber().route {
             Route::Buffered(own) => own.buffer.lagged(),
             _ => 0,
         }
@@ -107,8 +113,8 @@ impl<'a> Received<'a> {
     /// final message. Cost: as [`Subscription::unsubscribe`](crate::Subscription::unsubscribe).
     pub fn unsubscribe(&self) {
         // A topic that is gone has no subscriptions any more.
-        if let Some(topic) = self.subscriber.topic.upgrade() {
-            topic.unsubscribe(self.subscriber);
+        if let Some(topic) = self.subscriber().topic.upgrade() {
+            topic.unsubscribe(self.subscriber());
         }
     }
 }
@@ -149,16 +155,10 @@ pub(crate) struct Subscriber {
     pub(crate) route: Route,
     pub(crate) done: Completion,
     pub(crate) topic: Weak<TopicInner>,
-    pub(crate) topic_id: u64,
     pub(crate) location: &'static Location<'static>,
     /// None: nothing was said.
     about: Option<Box<About>>,
     totals: Arc<Totals>,
-    /// Unsubscribing has begun.
-    left: AtomicBool,
-    on_panic: PanicPolicy,
-    /// Times it lost its lane. By the monitor.
-    takeovers: AtomicU32,
 }
 
 /// What a subscription says of itself.
@@ -172,7 +172,6 @@ pub(crate) struct SubscriberSetup {
     pub(crate) route: Route,
     pub(crate) handler: Placed<dyn Handler>,
     pub(crate) topic: Weak<TopicInner>,
-    pub(crate) topic_id: u64,
     pub(crate) location: &'static Location<'static>,
     pub(crate) name: Option<Box<str>>,
     pub(crate) totals: Arc<Totals>,
@@ -185,20 +184,16 @@ impl Subscriber {
     pub(crate) fn new(setup: SubscriberSetup) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let post = Post::new(id, setup.route.token_id(), setup.handler);
+        let post = Post::new(id, setup.route.token_id(), setup.handler, setup.on_panic);
         Arc::new(Self {
             post: setup.route.place(post),
             route: setup.route,
             done: Completion::new(),
             topic: setup.topic,
-            topic_id: setup.topic_id,
             location: setup.location,
             about: (setup.name.is_some() || !setup.place.is_default())
                 .then(|| Box::new(About { name: setup.name, place: setup.place })),
             totals: setup.totals,
-            left: AtomicBool::new(false),
-            on_panic: setup.on_panic,
-            takeovers: AtomicU32::new(0),
         })
     }
 
@@ -207,29 +202,24 @@ impl Subscriber {
         self.about.as_ref()?.name.as_deref()
     }
 
+    /// Whether it is a subscription of this very topic.
+    pub(crate) fn is_of(&self, topic: *const TopicInner) -> bool {
+        ptr::eq(self.topic.as_ptr(), topic)
+    }
+
     /// Where it belongs.
     pub(crate) fn place(&self) -> Place {
         self.about.as_ref().map(|about| about.place.clone()).unwrap_or_default()
     }
 
-    /// It has lost its lane.
-    pub(crate) fn note_takeover(&self) {
-        self.takeovers.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Times it lost its lane.
-    pub(crate) fn takeovers(&self) -> u64 {
-        self.takeovers.load(Ordering::Relaxed).into()
-    }
-
     /// Whether unsubscribing has begun.
     pub(crate) fn has_left(&self) -> bool {
-        self.left.load(Ordering::Acquire)
+        self.post.left.load(Ordering::Acquire)
     }
 
     /// Begins unsubscribing; true for the one caller that has to go through with it.
     pub(crate) fn leave(&self) -> bool {
-        !self.left.swap(true, Ordering::AcqRel)
+        !self.post.left.swap(true, Ordering::AcqRel)
     }
 
     /// Queues the final message behind everything published before.
@@ -323,26 +313,16 @@ impl Subscriber {
     /// Adds to the totals what they do not have yet.
     fn add_to_totals(&self) {
         let totals = &self.totals;
-        totals.delivered.fetch_add(self.post.tally.delivered.get(), Ordering::Relaxed);
-        totals.panics.fetch_add(self.post.tally.panics.get(), Ordering::Relaxed);
+        totals.delivered.fetch_add(self.post.delivered(), Ordering::Relaxed);
+        totals.panics.fetch_add(self.post.panics(), Ordering::Relaxed);
         match self.route.look() {
             Some((counts, _)) => {
                 totals.accepted.fetch_add(counts.accepted - counts.late, Ordering::Relaxed);
                 totals.drops.add(&counts);
             }
-            None => drop(totals.accepted.fetch_add(self.post.tally.delivered.get(), Ordering::Relaxed)),
+            None => drop(totals.accepted.fetch_add(self.post.delivered(), Ordering::Relaxed)),
         }
         totals.ended.fetch_add(1, Ordering::Relaxed);
-    }
-
-    #[cold]
-    fn note_late(&self) {
-        self.post.tally.late.add(1);
-    }
-
-    #[inline(always)]
-    fn call(self: &Arc<Self>, handler: &mut dyn Handler, message: &Message, is_final: bool) {
-        handler.handle(&Received { message, subscriber: self, is_final });
     }
 }
 
@@ -360,30 +340,38 @@ impl Identified for Subscriber {
 }
 
 impl Member for Subscriber {
+    type Call<'a> = Received<'a>;
+
     #[inline(always)]
-    fn deliver(self: &Arc<Self>, post: &Post, token: &Token, message: &Message) {
+    fn call(message: &Message) -> Received<'_> {
+        Received { message, subscriber: None, is_final: false }
+    }
+
+    #[inline(always)]
+    fn deliver<'a>(self: &'a Arc<Self>, post: &Post, token: &Token, call: &mut Received<'a>) {
         let Some(mut entered) = post.handler.enter(token) else {
             debug_assert!(false, "entered twice");
             return;
         };
         match entered.as_deref_mut() {
             Some(handler) => {
-                post.tally.delivered.add(1);
-                self.call(handler, message, false);
+                post.delivered.add(1);
+                call.subscriber = Some(self);
+                handler.handle(call);
             }
-            None => self.note_late(),
+            None => post.note_late(),
         }
     }
 
     #[cold]
     fn panicked(self: &Arc<Self>, panic: Box<dyn Any + Send>) {
-        self.post.tally.panics.add(1);
+        self.post.note_panic();
         if let Some(lane) = self.route.lane() {
             lane.note_panic();
         }
         report_panic(&format!("the handler subscribed at {}", self.location), &*panic);
         discard(panic);
-        if self.on_panic == PanicPolicy::End
+        if self.post.on_panic == PanicPolicy::End
             && let Some(topic) = self.topic.upgrade()
         {
             topic.unsubscribe(self);
@@ -393,8 +381,9 @@ impl Member for Subscriber {
     fn finish(self: &Arc<Self>, token: &Token, message: &Message) {
         let Some(mut entered) = self.post.handler.enter(token) else { return };
         let _depth = InHandler::of(message);
+        let call = Received { message, subscriber: Some(self), is_final: true };
         if let Some(handler) = entered.as_deref_mut()
-            && let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.call(handler, message, true)))
+            && let Err(panic) = catch_unwind(AssertUnwindSafe(|| handler.handle(&call)))
         {
             // It is unsubscribed already, so the policy changes nothing.
             self.panicked(panic);
@@ -452,7 +441,7 @@ impl Member for Subscriber {
 impl Drop for Subscriber {
     fn drop(&mut self) {
         // Late messages come after the final one, so they are known only now.
-        let late = self.route.look().map_or_else(|| self.post.tally.late.get(), |(counts, _)| counts.late);
+        let late = self.route.look().map_or_else(|| self.post.late(), |(counts, _)| counts.late);
         self.totals.late.fetch_add(late, Ordering::Relaxed);
     }
 }

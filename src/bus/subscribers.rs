@@ -15,6 +15,7 @@ use crate::message::{Formatters, Interest, Message, TypeId, TypeSet};
 use crate::sync::{Arc, AtomicU64, Ordering};
 
 use super::subscriber::Subscriber;
+use super::topic::TopicInner;
 
 /// One snapshot.
 pub(crate) struct Subscribers {
@@ -41,8 +42,8 @@ impl Subscribers {
     }
 
     /// Those subscribed to this very topic.
-    pub(crate) fn own(&self, topic_id: u64) -> Vec<Arc<Subscriber>> {
-        self.iter().map(|entry| entry.member()).filter(|member| member.topic_id == topic_id).cloned().collect()
+    pub(crate) fn own(&self, topic: &TopicInner) -> Vec<Arc<Subscriber>> {
+        self.iter().map(|entry| entry.member()).filter(|member| member.is_of(topic)).cloned().collect()
     }
 
     /// What any of them may accept.

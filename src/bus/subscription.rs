@@ -218,7 +218,6 @@ impl<'a> SubscriberBuilder<'a> {
             route,
             handler,
             topic: Arc::downgrade(&self.topic.0),
-            topic_id: self.topic.0.id,
             location: self.location,
             name: self.name,
             totals: Arc::clone(&bus.totals),
@@ -314,9 +313,9 @@ impl Subscription {
     /// Figures so far.
     #[must_use]
     pub fn stats(&self) -> SubscriptionStats {
-        let tally = &self.subscriber.post.tally;
-        let (delivered, late, panics) = (tally.delivered.get(), tally.late.get(), tally.panics.get());
-        let takeovers = self.subscriber.takeovers();
+        let post = &self.subscriber.post;
+        let (delivered, late, panics) = (post.delivered(), post.late(), post.panics());
+        let takeovers = post.takeovers();
         let plain = SubscriptionStats {
             accepted: delivered + late,
             delivered,

@@ -197,12 +197,12 @@ impl TopicInner {
         drop(pin);
         if queued {
             // Before inline handlers: what those publish comes after this message, as on lanes.
-            inline.walk(&message, None, |_, subscriber, _| {
+            inline.walk(&message, None, |subscriber, _| {
                 subscriber.deliver_queued(&message, !control);
                 ControlFlow::Continue(())
             });
         }
-        inline.walk(&message, None, |_, subscriber, _| {
+        inline.walk(&message, None, |subscriber, _| {
             if !subscriber.deliver_inline(&message) {
                 self.bus.counters.count(Count::Refused);
             }

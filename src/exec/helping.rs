@@ -97,15 +97,16 @@ impl<M: Member> Helper for Worker<M> {
             if !holds || self.ended.get() {
                 return false;
             }
-            let rest =
-                self.depth.get().checked_sub(1).map(|top| self.walks.at(top)).filter(|walk| !walk.finished.get());
-            match rest {
-                Some(walk) => {
+            let top = self.depth.get().checked_sub(1);
+            match top.map(|top| (top, self.walks.at(top))).filter(|(_, walk)| !walk.finished.get()) {
+                Some((top, walk)) => {
                     walk.finished.set(true);
                     self.hold.note_work();
                     let message = walk.message.borrow().clone();
-                    if let (Some(message), Some(target)) = (message, walk.target.get()) {
-                        self.walk(message, target, Some(walk.cursor.get()));
+                    // We are the call on top of the stack, and wait.
+                    let after = self.called(top, None);
+                    if let (Some(message), Some(target), Some(_)) = (message, walk.target.get(), after) {
+                        self.walk(message, target, after);
                     }
                     true
                 }

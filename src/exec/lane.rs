@@ -42,9 +42,14 @@ use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, OnceLock, Ordering, Weak,
 
 /// What a lane serves: the executable half of a subscription.
 pub(crate) trait Member: Identified<Post: Sync> + Send + Sync + Sized + 'static {
+    /// What handlers are called with; all of a walk with the same.
+    type Call<'a>;
+
+    /// For this message.
+    fn call(message: &Message) -> Self::Call<'_>;
     /// Hands the member a message; `post` is its own. A panic of its handler comes through: the caller catches it and tells
     /// [`panicked`](Self::panicked).
-    fn deliver(self: &Arc<Self>, post: &Self::Post, token: &Token, message: &Message);
+    fn deliver<'a>(self: &'a Arc<Self>, post: &Self::Post, token: &Token, call: &mut Self::Call<'a>);
     /// Its handler has panicked with this. Never unwinds.
     fn panicked(self: &Arc<Self>, panic: Box<dyn Any + Send>);
     /// Hands the member its final message and lets go of its handler. Never unwinds.
@@ -68,7 +73,9 @@ pub(crate) trait Member: Identified<Post: Sync> + Send + Sync + Sized + 'static 
     /// As [`deliver`](Self::deliver), with the catching done. Never unwinds.
     fn deliver_caught(self: &Arc<Self>, token: &Token, message: &Message) {
         let _depth = InHandler::of(message);
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.deliver(self.post(), token, message))) {
+        if let Err(panic) =
+            catch_unwind(AssertUnwindSafe(|| self.deliver(self.post(), token, &mut Self::call(message))))
+        {
             self.panicked(panic);
         }
     }
@@ -405,7 +412,9 @@ impl<M: Member> Lane<M> {
     pub(super) fn set_ended(&self) {
         // Release: who sees it sees all the worker did.
         self.ended.store(true, Ordering::Release);
-        self.awake();
+        if let Some(watch) = self.watch.get() {
+            watch.lane_ended();
+        }
     }
 
     /// Whether the worker has ended.

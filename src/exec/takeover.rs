@@ -37,19 +37,18 @@ impl<M: Member> Worker<M> {
 
     /// The call of a member on this stack. Under the hold's protocol only.
     fn running_of(&self, id: u64) -> Running<M> {
-        let call = self.walks.lowest(self.depth.get()).into_iter().rev().find_map(|walk| {
-            let target = walk.target.get()?;
+        let open = self.walks.lowest(self.depth.get());
+        let call = open.iter().enumerate().find_map(|(depth, walk)| {
+            let target = walk.target.get().filter(|_| self.called(depth, Some(id)) == Some(id))?;
             // SAFETY: the lane has not passed the dispatch, so its list is alive.
             let audience = unsafe { target.audience() };
-            let member = audience.at(walk.cursor.get()).filter(|member| member.id() == id)?;
-            Some((
-                Arc::downgrade(member),
-                walk.message.borrow().as_ref().map(|message| message.type_name_for_report().into()),
-            ))
+            let message = walk.message.borrow();
+            let message_type = message.as_ref().map(|message| message.type_name_for_report().into());
+            Some((Arc::downgrade(audience.get(id)?.member()), message_type))
         });
         // Whoever serves a guest holds it: what is upgraded here is not the last reference.
         let guest = || {
-            let (_, member) = Some(self.guest.borrow().clone()).filter(|(guest, _)| *guest == id)?;
+            let (_, member) = self.guests.borrow().iter().find(|(guest, _)| *guest == id)?.clone();
             let message_type = member.upgrade().and_then(|member| member.serving());
             Some((member, message_type))
         };
@@ -82,7 +81,8 @@ impl<M: Member> Worker<M> {
             }
             let rest = open.last().filter(|walk| !walk.finished.replace(true)).and_then(|walk| {
                 let message = walk.message.borrow().clone()?;
-                Some(Rest { message, target: walk.target.get()?, after: walk.cursor.get() })
+                let after = self.called(open.len() - 1, Some(seen.id))?;
+                Some(Rest { message, target: walk.target.get()?, after })
             });
             // SAFETY: the new worker leaves the members on the old one's stack alone until their mailboxes
             // are closed, and the old one touches no others.

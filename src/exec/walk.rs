@@ -15,8 +15,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::audience::{Audience, Cursor};
-use super::hold::NO_MEMBER;
+use super::audience::Audience;
 use super::lane::Member;
 use super::mailbox::Deferred;
 use super::part::{Held, Target};
@@ -30,7 +29,6 @@ use crate::sync::Arc;
 pub(super) struct Walk<M: Member> {
     pub(super) message: RefCell<Option<Message>>,
     pub(super) target: Cell<Option<Target<M>>>,
-    pub(super) cursor: Cell<Cursor>,
     /// A helper, or whoever took the lane over, has the rest.
     pub(super) finished: Cell<bool>,
     /// Keeps the list alive when the lane that would is lost.
@@ -42,7 +40,6 @@ impl<M: Member> Default for Walk<M> {
         Self {
             message: RefCell::new(None),
             target: Cell::new(None),
-            cursor: Cell::default(),
             finished: Cell::new(false),
             kept: RefCell::default(),
         }
@@ -78,13 +75,14 @@ impl<M: Member> Walks<M> {
 pub(super) struct Rest<M: Member> {
     pub(super) message: Message,
     pub(super) target: Target<M>,
-    pub(super) after: Cursor,
+    /// Id of the member that has had it last.
+    pub(super) after: u64,
 }
 
 impl<M: Member> Worker<M> {
-    /// Gives the message to all members, or to those behind `after`.
+    /// Gives the message to all members, or to those behind the one with the id `after`.
     #[inline]
-    pub(super) fn walk(&self, message: Message, target: Target<M>, after: Option<Cursor>) {
+    pub(super) fn walk(&self, message: Message, target: Target<M>, after: Option<u64>) {
         let depth = self.depth.get();
         let walk = self.walks.at(depth);
         walk.message.replace(Some(message));
@@ -106,13 +104,13 @@ impl<M: Member> Worker<M> {
             let mut after = after;
             // Caught once a walk, not once a call.
             while let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.give_all(walk, audience, message, after))) {
-                after = Some(walk.cursor.get());
-                let member = audience.at(walk.cursor.get());
-                match member {
-                    Some(member) => member.panicked(panic),
+                // Still that of the handler that has panicked.
+                let id = self.hold.running();
+                match audience.get(id) {
+                    Some(entry) => entry.member().panicked(panic),
                     None => discard(panic),
                 }
-                let id = member.map_or(NO_MEMBER, |member| member.id());
+                after = Some(id);
                 if !self.hold.leave() && self.after_call(walk, id) {
                     break;
                 }
@@ -138,46 +136,49 @@ impl<M: Member> Worker<M> {
     ///
     /// A function of its own: the loop needs the registers that the walk around it would keep.
     #[inline(never)]
-    fn give_all(&self, walk: &Walk<M>, audience: &Audience<M>, message: &Message, after: Option<Cursor>) {
+    fn give_all(&self, walk: &Walk<M>, audience: &Audience<M>, message: &Message, after: Option<u64>) {
         // Nothing changes it for the worse in between: who helps inside a call has ended when the call returns.
         if self.helping.get() > 0 || self.some_away.get() {
             return self.give_those_here(walk, audience, message, after);
         }
-        audience.walk(message, after, |cursor, member, post| self.give(walk, message, cursor, member, post));
+        let mut call = M::call(message);
+        audience.walk(message, after, |member, post| self.give(walk, &mut call, member, post));
     }
 
     /// As [`give_all`](Self::give_all), while some members are served elsewhere.
     #[cold]
-    fn give_those_here(&self, walk: &Walk<M>, audience: &Audience<M>, message: &Message, after: Option<Cursor>) {
-        audience.walk(message, after, |cursor, member, post| {
-            let id = member.id();
+    fn give_those_here(&self, walk: &Walk<M>, audience: &Audience<M>, message: &Message, after: Option<u64>) {
+        let mut call = M::call(message);
+        audience.walk(message, after, |member, post| {
+            let id = M::id_of(post);
             if self.is_elsewhere(id) {
                 let item = Deferred::Message(Arc::clone(member), message.clone());
                 if self.divert(id, item).is_ok() {
                     return ControlFlow::Continue(());
                 }
             }
-            self.give(walk, message, cursor, member, post)
+            self.give(walk, &mut call, member, post)
         });
     }
 
     /// Calls one member; break: nothing of the walk is left to do here.
     #[inline(always)]
-    fn give(
-        &self,
-        walk: &Walk<M>,
-        message: &Message,
-        cursor: Cursor,
-        member: &Arc<M>,
-        post: &M::Post,
-    ) -> ControlFlow<()> {
-        walk.cursor.set(cursor);
+    fn give<'a>(&self, walk: &Walk<M>, call: &mut M::Call<'a>, member: &'a Arc<M>, post: &M::Post) -> ControlFlow<()> {
         self.hold.enter(M::id_of(post));
-        member.deliver(post, &self.token, message);
+        member.deliver(post, &self.token, call);
         if !self.hold.leave() && self.after_call(walk, M::id_of(post)) {
             return ControlFlow::Break(());
         }
         ControlFlow::Continue(())
+    }
+
+    /// The member that has the message of the walk at that depth, if `running` is the call on top of the stack.
+    ///
+    /// Each open walk has one of the calls on the stack, in their order; the others are those of guests.
+    pub(super) fn called(&self, walk: usize, running: Option<u64>) -> Option<u64> {
+        let (waiting, guests) = (self.waiting.borrow(), self.guests.borrow());
+        let is_guest = |id: &u64| guests.iter().any(|(guest, _)| guest == id);
+        waiting.iter().copied().chain(running).filter(|id| !is_guest(id)).nth(walk)
     }
 
     /// What is left to do after a call; true: nothing of the walk, a helper or another worker has it.

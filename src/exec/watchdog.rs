@@ -51,10 +51,19 @@ impl Watch {
         // Meets the fence in `Watchdog::sleep`.
         fence::full();
         if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::Relaxed) {
-            let sleeper = lock(&self.sleeper).clone();
-            if let Some(sleeper) = sleeper {
-                sleeper.wake();
-            }
+            self.wake();
+        }
+    }
+
+    /// A lane has ended: with the last of them the watchdog does, however long its period is.
+    pub(super) fn lane_ended(&self) {
+        self.wake();
+    }
+
+    fn wake(&self) {
+        let sleeper = lock(&self.sleeper).clone();
+        if let Some(sleeper) = sleeper {
+            sleeper.wake();
         }
     }
 

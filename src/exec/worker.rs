@@ -169,8 +169,8 @@ pub(crate) struct Worker<M: Member> {
     pub(super) stop: Cell<bool>,
     /// The lane takes nothing any more.
     pub(super) ended: Cell<bool>,
-    /// Who was served last without a walk.
-    pub(super) guest: RefCell<(u64, Weak<M>)>,
+    /// Who on the stack is served without a walk.
+    pub(super) guests: RefCell<Vec<(u64, Weak<M>)>>,
     /// The member that got its final message last: nothing comes after it.
     pub(super) finishing: Cell<u64>,
     /// The rest of a walk that was taken over.
@@ -232,7 +232,7 @@ impl<M: Member> Worker<M> {
             helping: Cell::new(0),
             stop: Cell::new(false),
             ended: Cell::new(false),
-            guest: RefCell::default(),
+            guests: RefCell::default(),
             finishing: Cell::new(0),
             rest: Cell::default(),
             left_behind: RefCell::default(),
@@ -372,14 +372,16 @@ impl<M: Member> Worker<M> {
         match control {
             Control::Finish(member, message) => {
                 let id = member.id();
-                self.guest.replace((id, Arc::downgrade(&member)));
+                let guest = (id, Arc::downgrade(&member));
                 let Err(item) = self.divert(id, Deferred::Finish(member, message)) else { return };
+                self.guests.borrow_mut().push(guest);
                 self.finishing.set(id);
                 self.hold.enter(id);
                 item.serve(&self.token);
                 if !self.hold.leave() {
                     self.call_ended(id);
                 }
+                self.guests.borrow_mut().pop();
             }
             Control::Notify(id, completion) => {
                 if let Err(Deferred::Notify(completion)) = self.divert(id, Deferred::Notify(completion)) {
@@ -402,7 +404,22 @@ impl<M: Member> Worker<M> {
     fn serve_turn(&self, member: Arc<M>) {
         let id = member.id();
         let Err(Deferred::Serve(member)) = self.divert(id, Deferred::Serve(member)) else { return };
-        self.guest.replace((id, Arc::downgrade(&member)));
+        self.guests.borrow_mut().push((id, Arc::downgrade(&member)));
+        let over = self.serve_entries(&member);
+        self.guests.borrow_mut().pop();
+        // To the lane, whoever serves it now: it knows where the member is served.
+        if !over && member.goes_on() {
+            member.queue_turn();
+        } else if self.hold.has_signs() && self.hold.is_lost() {
+            quietly(|| drop(member));
+        } else {
+            self.foreign(|| drop(member));
+        }
+    }
+
+    /// Serves some entries of the member's own queue; true: nothing waits there any more.
+    fn serve_entries(&self, member: &Arc<M>) -> bool {
+        let id = member.id();
         // A driver's steps are single ones.
         let most = if self.is_manual.get() { 1 } else { TURN };
         for _ in 0..most {
@@ -410,26 +427,11 @@ impl<M: Member> Worker<M> {
             self.hold.enter(id);
             let turn = member.serve_next(&self.token);
             let lost = !self.hold.leave() && self.call_ended(id);
-            if turn == Turn::Over {
-                if lost {
-                    quietly(|| drop(member));
-                } else {
-                    self.foreign(|| drop(member));
-                }
-                return;
-            }
-            if lost {
-                break;
+            if turn == Turn::Over || lost {
+                return turn == Turn::Over;
             }
         }
-        // To the lane, whoever serves it now: it knows where the member is served.
-        if member.goes_on() {
-            member.queue_turn();
-        } else if self.hold.is_lost() {
-            quietly(|| drop(member));
-        } else {
-            self.foreign(|| drop(member));
-        }
+        false
     }
 
     #[inline]

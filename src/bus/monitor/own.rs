@@ -61,8 +61,8 @@ impl Monitor {
                 (None, None) => 0,
             };
             tracked.row.high_water = tracked.row.high_water.max(high_water);
-            tracked.row.panics = subscriber.post.tally.panics.get();
-            tracked.row.takeovers = subscriber.takeovers();
+            tracked.row.panics = subscriber.post.panics();
+            tracked.row.takeovers = subscriber.post.takeovers();
             if let Some(lane) = own_lane {
                 tracked.look_at_call(lane, (now, self.period), false, &mut state.held);
             }
