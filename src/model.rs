@@ -315,7 +315,7 @@ impl Member for Listener {
     fn serve_next(self: &Arc<Self>, token: &Token) -> Turn {
         match self.own.as_ref().and_then(|(buffer, _)| buffer.next()) {
             None => return Turn::Over,
-            Some(Next::Message(message)) => self.deliver(self, token, &mut &*message),
+            Some(Next::Message(message)) => self.deliver(self, token, &mut &message),
             Some(Next::Notice(notice)) => notice.complete(),
             Some(Next::Final(message)) => {
                 self.finish(token, &message);

@@ -5,7 +5,8 @@
 //!                        └─► the handler itself                    }
 //! ```
 //!
-//! Guarantees: none of the lines that deliveries write has anything that another lane writes.
+//! Guarantees: on a lane of the bus, none of the lines of posts and handlers (up to 1 KiB) that its deliveries write has
+//! anything of another lane's.
 
 use super::subscriber::{Handler, PanicPolicy};
 use crate::exec::serial::{Serial, TokenId};

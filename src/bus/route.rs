@@ -47,12 +47,12 @@ impl Route {
         }
     }
 
-    /// Puts what every delivery writes beside what others have on the same lane, or apart from all others.
+    /// Puts what every delivery writes beside what others have on the same lane, or in a box of its own.
     pub(crate) fn place<T>(&self, value: T) -> Placed<T> {
         match self {
             Self::Lane(lane) => lane.slabs().place(value),
             Self::Buffered(own) if !own.dedicated => own.lane.slabs().place(value),
-            _ => Placed::alone(value),
+            _ => Placed::boxed(value),
         }
     }
 

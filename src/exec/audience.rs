@@ -77,8 +77,8 @@ impl<M: Identified> Audience<M> {
 
     /// A list of these members.
     pub(crate) fn from_entries(mut entries: Vec<Entry<M>>) -> Self {
-        entries.sort_by_key(|entry| entry.member().id());
-        entries.dedup_by_key(|entry| entry.member().id());
+        entries.sort_by_key(|entry| entry.id());
+        entries.dedup_by_key(|entry| entry.id());
         let len = entries.len();
         let mut strands = Vec::with_capacity(len.div_ceil(CHUNK));
         let mut rest = entries.into_iter().peekable();
@@ -218,7 +218,7 @@ impl<M: Identified> Audience<M> {
         let first = |strand: &Strand<M>| strand.chunk.id_at(0).unwrap_or(u64::MAX);
         let at = self.strands.partition_point(|strand| first(strand) <= id).checked_sub(1)?;
         let (chunk, live) = self.strand(at)?;
-        let index = chunk.cells.get().binary_search_by_key(&id, |entry| entry.member().id()).ok()?;
+        let index = chunk.cells.get().binary_search_by_key(&id, |entry| entry.id()).ok()?;
         (live >> index & 1 == 1).then_some((at, index))
     }
 
@@ -236,7 +236,7 @@ impl<M: Identified> Audience<M> {
             return version;
         }
         let mut entries: Vec<_> = self.iter().cloned().collect();
-        entries.extend(added.iter().filter(|entry| self.get(entry.member().id()).is_none()).cloned());
+        entries.extend(added.iter().filter(|entry| self.get(entry.id()).is_none()).cloned());
         Self::from_entries(entries)
     }
 
@@ -251,7 +251,7 @@ impl<M: Identified> Audience<M> {
         };
         let filled = last.chunk.filled();
         let newest = last.chunk.cells.get().last()?;
-        if newest.member().id() >= entry.member().id() {
+        if newest.id() >= entry.id() {
             // Made at the same time as others, and overtaken: a matter of the last chunk.
             return self.with_late(entry);
         }
@@ -286,8 +286,8 @@ impl<M: Identified> Audience<M> {
     fn with_late(&self, entry: Entry<M>) -> Option<Self> {
         let mut strands = self.true_strands();
         let last = strands.pop()?;
-        if self.get(entry.member().id()).is_some()
-            || last.chunk.id_at(0)? >= entry.member().id()
+        if self.get(entry.id()).is_some()
+            || last.chunk.id_at(0)? >= entry.id()
             || last.live.count_ones() as usize == CHUNK
         {
             return None;
@@ -296,7 +296,7 @@ impl<M: Identified> Audience<M> {
         let mut version = Self { alike: self.alike_with(&entry), ..self.like(self.len + 1) };
         version.interest.add(entry.filter.as_deref());
         members.push(entry);
-        members.sort_by_key(|entry| entry.member().id());
+        members.sort_by_key(|entry| entry.id());
         strands.push(Strand::new(members, 0));
         version.set_strands(strands);
         Some(version)
@@ -351,7 +351,7 @@ impl<M: Identified> Audience<M> {
         let (at, _) = self.locate(id)?;
         let mut strands = self.true_strands();
         let mut members: Vec<_> = strands[at].entries().cloned().collect();
-        let entry = members.iter_mut().find(|entry| entry.member().id() == id)?;
+        let entry = members.iter_mut().find(|entry| entry.id() == id)?;
         entry.filter = filter;
         strands[at] = Strand::new(members, 0);
         let mut version = Self::empty();

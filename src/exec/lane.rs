@@ -175,8 +175,8 @@ pub(crate) struct Lane<M: Member> {
     panics: AtomicU64,
     /// Members that have not had their final message.
     members: AtomicUsize,
-    /// Where they and their handlers lie.
-    slabs: Slabs,
+    /// Where they and their handlers lie. On lines of its own: publishers read the rest.
+    slabs: CachePadded<Slabs>,
     /// On lines of its own: written at every delivery, while publishers read the rest.
     pub(super) busy: CachePadded<Busy>,
 }
@@ -223,7 +223,7 @@ impl<M: Member> Lane<M> {
             beside: PlainUsize::new(0),
             panics: AtomicU64::new(0),
             members: AtomicUsize::new(0),
-            slabs: Slabs::default(),
+            slabs: CachePadded::default(),
             busy: CachePadded::default(),
         });
         (Arc::clone(&lane), LaneEnd { lane, consumer, token })

@@ -49,12 +49,10 @@ impl Token {
 }
 
 /// A value for the holder of one token.
-#[repr(C)]
 pub(crate) struct Serial<T> {
     /// Touched by the token's holder only, while `owner` says [`INSIDE`].
     value: std::cell::UnsafeCell<T>,
-    /// The token's number, or [`INSIDE`]. Written by the token's holder only, at each entering: last, so that who
-    /// has one in a struct can see to it what else is on that line.
+    /// The token's number, or [`INSIDE`]. Written by the token's holder only, at each entering.
     owner: plain::AtomicU64,
 }
 

@@ -1,9 +1,9 @@
 //! Memory for what a lane writes at every delivery: the hot halves of its members, and their handlers.
 //!
 //! ```text
-//!   lane ─► Slabs ─ 64 bytes ─► Slab: up to 64 blocks, a bit each: free
-//!                 ─ 128 … 1024     ▲                │ set by whoever drops what was placed, on any thread
-//!             Placed<T> ─ counts ──┘                └ cleared by who places, one at a time
+//!   lane ─► Slabs ─ 16 bytes ─► Slab: blocks of one size, a bit each: free
+//!                 ─ 32, 64 …        ▲                │ set by whoever drops what was placed, on any thread
+//!             Placed<T> ─ counts ───┘                └ cleared by who places, one at a time
 //! ```
 //!
 //! Processors fetch ahead: they see the distance from one member to the next and ask for those that should come
@@ -12,9 +12,11 @@
 //! took twice the time, and six times as long where the cores have no cache in common.
 //!
 //! Guarantees: a block is given out again only when its last user has let go of it; a slab lives as long as
-//! something is placed in it. Larger things, and those without size, are boxed. Memory: 4 to 16 KiB a slab, the
-//! empty ones but one of each size are freed by idle lanes. Cost: placing a short lock and a scan of the slabs
-//! once in 64 times, dropping one atomic operation. Model: `loom-tests/tests/slab.rs`.
+//! something is placed in it. Boxed is what is larger than 1 KiB, has no size, or is aligned to more than a line.
+//! Memory: values are rounded up to 16, 32, or lines of 64 bytes; a row of slabs begins with 64 blocks, and doubles up
+//! to 1024 or 64 KiB; the empty ones but one of each size are freed by the lane when it is idle, 32 at a time.
+//! Cost: placing a short lock, and a look at each slab's words where those before it are full (50,000 members: 800
+//! words); dropping one atomic operation. Model: `loom-tests/tests/slab.rs`.
 #![allow(unsafe_code)]
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
@@ -24,26 +26,40 @@ use std::ptr::NonNull;
 
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, lock, scaled};
 
-/// Bytes of the smallest blocks; each size is twice the one before.
-const LEAST: usize = 64;
-const SIZES: usize = 5;
-/// Blocks of a slab at most: the bits of its word.
-const BLOCKS: usize = scaled(64, 2);
+/// Bytes of a line. Blocks are one or more of them, or a half or a quarter.
+const LINE: usize = 64;
+/// Lines of the largest blocks.
+const MOST_LINES: usize = 16;
+/// Sizes of blocks: 16, 32, and lines.
+const SIZES: usize = 2 + MOST_LINES;
+/// Blocks of the first slab of a size, and of the largest: bits of words.
+const FIRST: usize = scaled(64, 2);
+const MOST: usize = scaled(1024, 2);
 /// Bytes of a slab at most.
-const SLAB: usize = 16 << 10;
+const LARGEST: usize = 64 << 10;
 /// Slabs begin at pages: what lies before and behind is nobody's neighbour in a stream of lines.
 const PAGE: usize = 4096;
+/// Slabs that are freed in one go.
+const SWEPT: usize = 32;
 
-/// A row of blocks of one size.
+/// Row of the blocks for values of so many bytes, and the size of those blocks.
+fn row(size: usize) -> (usize, usize) {
+    match size {
+        0..=16 => (0, 16),
+        17..=32 => (1, 32),
+        _ => (1 + size.div_ceil(LINE), size.next_multiple_of(LINE)),
+    }
+}
+
+/// Blocks of one size, side by side.
 struct Slab {
     memory: NonNull<u8>,
     layout: Layout,
     block: usize,
-    blocks: usize,
-    /// A bit for each free block.
-    free: AtomicU64,
+    /// A bit for each free block, and none else.
+    free: Box<[AtomicU64]>,
     /// Of the lane: a slab has become empty since somebody looked.
-    emptied: Option<Arc<AtomicBool>>,
+    emptied: Arc<AtomicBool>,
 }
 
 // SAFETY: the memory is reached through blocks, each of which has one user at a time (`free`).
@@ -51,52 +67,57 @@ unsafe impl Send for Slab {}
 // SAFETY: as above.
 unsafe impl Sync for Slab {}
 
+/// The bits of a word of a slab of so many blocks.
+fn word(blocks: usize) -> u64 {
+    u64::MAX >> (u64::BITS as usize - blocks.min(64))
+}
+
 impl Slab {
-    fn new(block: usize, blocks: usize, align: usize, emptied: Option<Arc<AtomicBool>>) -> Arc<Self> {
-        let layout = Layout::from_size_align(block * blocks, align).expect("a few pages");
+    fn new(block: usize, blocks: usize, emptied: &Arc<AtomicBool>) -> Arc<Self> {
+        let layout = Layout::from_size_align(block * blocks, PAGE).expect("some pages");
         // SAFETY: the size is not zero.
         let memory = unsafe { alloc(layout) };
         let memory = NonNull::new(memory).unwrap_or_else(|| handle_alloc_error(layout));
-        Arc::new(Self { memory, layout, block, blocks, free: AtomicU64::new(Self::all(blocks)), emptied })
+        let free = (0..blocks).step_by(64).map(|first| AtomicU64::new(word(blocks - first))).collect();
+        Arc::new(Self { memory, layout, block, free, emptied: Arc::clone(emptied) })
     }
 
-    /// For values of this layout alone, on lines that the processor does not fetch together with others.
-    fn single(layout: Layout) -> Arc<Self> {
-        let lines = 2 * LEAST;
-        Self::new(layout.size().next_multiple_of(lines), 1, layout.align().max(lines), None)
-    }
-
-    fn all(blocks: usize) -> u64 {
-        u64::MAX >> (u64::BITS as usize - blocks)
+    fn blocks(&self) -> usize {
+        self.layout.size() / self.block
     }
 
     fn is_empty(&self) -> bool {
         // Acquire: who frees the slab comes after those who used it.
-        self.free.load(Ordering::Acquire) == Self::all(self.blocks)
+        let words = self.free.iter().map(|free| free.load(Ordering::Acquire));
+        words.map(|free| free.count_ones() as usize).sum::<usize>() == self.blocks()
     }
 
     /// A block, if one is free. By one thread at a time.
     fn take(&self) -> Option<NonNull<u8>> {
-        // Acquire: meets the Release of who gave it back, whose accesses come before ours.
-        let free = self.free.load(Ordering::Acquire);
-        let at = (free != 0).then(|| free.trailing_zeros() as usize)?;
-        // Relaxed: others only add bits.
-        self.free.fetch_and(!(1 << at), Ordering::Relaxed);
-        // SAFETY: it is one of the blocks, so within the memory.
-        Some(unsafe { self.memory.add(at * self.block) })
+        for (at, word) in self.free.iter().enumerate() {
+            // Acquire: meets the Release of who gave it back, whose accesses come before ours.
+            let free = word.load(Ordering::Acquire);
+            if free != 0 {
+                let bit = free.trailing_zeros() as usize;
+                // Relaxed: others only add bits.
+                word.fetch_and(!(1 << bit), Ordering::Relaxed);
+                // SAFETY: it is one of the blocks, so within the memory.
+                return Some(unsafe { self.memory.add((64 * at + bit) * self.block) });
+            }
+        }
+        None
     }
 
     /// The block's user has let go of it.
     fn give_back(&self, block: NonNull<u8>) {
-        let bit = 1 << ((block.addr().get() - self.memory.addr().get()) / self.block);
+        let at = (block.addr().get() - self.memory.addr().get()) / self.block;
+        let bit = 1 << (at % 64);
         // Release: whatever we did with it comes before its next use.
-        let free = self.free.fetch_or(bit, Ordering::Release) | bit;
-        if free == Self::all(self.blocks)
-            && let Some(emptied) = &self.emptied
-        {
+        let free = self.free[at / 64].fetch_or(bit, Ordering::Release) | bit;
+        if free == word(self.blocks() - at / 64 * 64) && self.is_empty() {
             // Release: who sees the mark sees the bits. (A swap, because loom takes a store for one that the swap in
             // `sweep` may follow.)
-            emptied.swap(true, Ordering::Release);
+            self.emptied.swap(true, Ordering::Release);
         }
     }
 }
@@ -125,19 +146,25 @@ impl Row {
                 return (memory, Arc::clone(&self.slabs[at]));
             }
         }
-        let slab = Slab::new(block, BLOCKS.min(SLAB / block), PAGE, Some(Arc::clone(emptied)));
+        let blocks = (FIRST << slabs.min(4)).min(MOST).min(LARGEST / block);
+        let slab = Slab::new(block, blocks, emptied);
         self.slabs.push(Arc::clone(&slab));
         self.at = slabs;
         (slab.take().expect("all its blocks are free"), slab)
     }
 
-    /// Lets go of the empty slabs but one.
-    fn sweep(&mut self) -> Vec<Arc<Slab>> {
-        let empty: Vec<_> = self.slabs.extract_if(.., |slab| slab.is_empty()).collect();
-        self.at = 0;
-        let mut empty = empty.into_iter();
-        self.slabs.extend(empty.next());
-        empty.collect()
+    /// Takes out `most` of the empty slabs, but leaves one.
+    fn sweep(&mut self, most: usize) -> Vec<Arc<Slab>> {
+        let mut kept = false;
+        let mut left = most;
+        let found = self.slabs.extract_if(.., |slab| {
+            let goes = left > 0 && slab.is_empty() && mem::replace(&mut kept, true);
+            left -= usize::from(goes);
+            goes
+        });
+        let found: Vec<_> = found.collect();
+        self.at = self.at.min(self.slabs.len().saturating_sub(1));
+        found
     }
 }
 
@@ -151,10 +178,8 @@ pub(crate) struct Slabs {
 impl Slabs {
     /// Puts the value beside the others of the lane.
     pub(crate) fn place<T>(&self, value: T) -> Placed<T> {
-        let layout = Layout::new::<T>();
-        let block = layout.size().next_power_of_two().max(LEAST);
-        let row = (block / LEAST).trailing_zeros() as usize;
-        if row >= SIZES || layout.size() == 0 || layout.align() > LEAST {
+        let (row, block) = row(size_of::<T>());
+        if row >= SIZES || size_of::<T>() == 0 || align_of::<T>() > LINE {
             return Placed::boxed(value);
         }
         let (memory, slab) = lock(&self.rows)[row].take(block, &self.emptied);
@@ -166,11 +191,14 @@ impl Slabs {
         self.emptied.load(Ordering::Relaxed)
     }
 
-    /// Frees slabs that nothing is in, but one of each size.
+    /// Frees some of the slabs that nothing is in, but one of each size.
     pub(crate) fn sweep(&self) {
-        // Acquire: meets the Release in `Placed`: what became empty is seen to be.
+        // Acquire: meets the Release in `give_back`: what became empty is seen to be.
         if self.is_untidy() && self.emptied.swap(false, Ordering::Acquire) {
-            let empty: Vec<_> = lock(&self.rows).iter_mut().flat_map(Row::sweep).collect();
+            let empty: Vec<_> = lock(&self.rows).iter_mut().flat_map(|row| row.sweep(SWEPT)).collect();
+            if empty.len() >= SWEPT {
+                self.emptied.store(true, Ordering::Relaxed);
+            }
             drop(empty);
         }
     }
@@ -200,16 +228,8 @@ unsafe impl<T: ?Sized + Send> Send for Placed<T> {}
 unsafe impl<T: ?Sized + Sync> Sync for Placed<T> {}
 
 impl<T> Placed<T> {
-    /// Away from all others: for what no lane of the bus serves.
-    pub(crate) fn alone(value: T) -> Self {
-        if size_of::<T>() == 0 {
-            return Self::boxed(value);
-        }
-        let slab = Slab::single(Layout::new::<T>());
-        Self::at(slab.take().expect("its one block is free"), slab, value)
-    }
-
-    fn boxed(value: T) -> Self {
+    /// Where the allocator puts it: for what no lane of the bus serves, and what does not fit.
+    pub(crate) fn boxed(value: T) -> Self {
         Self { value: NonNull::from(Box::leak(Box::new(value))), slab: None }
     }
 
@@ -217,7 +237,7 @@ impl<T> Placed<T> {
     fn at(memory: NonNull<u8>, slab: Arc<Slab>, value: T) -> Self {
         let place = memory.cast::<T>();
         // SAFETY: ours alone since it was taken, large enough and aligned: blocks are as large as the value's size
-        // rounded up, and begin at multiples of their size or, if single, of the value's alignment.
+        // rounded up to one that its alignment divides, and begin at multiples of that.
         unsafe { place.write(value) };
         Self { value: place, slab: Some(slab) }
     }
@@ -231,7 +251,8 @@ impl<T> Placed<T> {
         let value = NonNull::from(view(&mut this));
         // SAFETY: made from a reference just now.
         let seen = unsafe { value.as_ref() };
-        assert!(size_of_val(seen) == size_of::<T>() && align_of_val(seen) == align_of::<T>());
+        let is_whole = size_of_val(seen) == size_of::<T>() && align_of_val(seen) == align_of::<T>();
+        assert!(is_whole, "a view of all of the value");
         assert_eq!(value.addr(), this.value.addr(), "a view of the value itself");
         let slab = this.slab.take();
         mem::forget(this);
@@ -280,6 +301,8 @@ impl<T: ?Sized> Drop for Placed<T> {
 mod tests {
     use super::*;
     use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::ptr;
+    use std::sync::atomic::AtomicPtr;
 
     fn address<T>(placed: &Placed<T>) -> usize {
         placed.value.addr().get()
@@ -290,7 +313,7 @@ mod tests {
         let (one, other) = (Slabs::default(), Slabs::default());
         let mut placed: Vec<_> = (0..640_u64).map(|n| (one.place([n; 8]), other.place([n; 4]))).collect();
         for pair in placed.windows(2).filter(|pair| address(&pair[0].0) / PAGE == address(&pair[1].0) / PAGE) {
-            assert_eq!(address(&pair[1].0) - address(&pair[0].0), 64);
+            assert_eq!(address(&pair[1].0) - address(&pair[0].0), 64, "side by side");
         }
         let pages = |addresses: Vec<usize>| {
             let mut pages: Vec<_> = addresses.into_iter().map(|address| address / PAGE).collect();
@@ -300,48 +323,69 @@ mod tests {
         };
         let ours = pages(placed.iter().map(|pair| address(&pair.0)).collect());
         let theirs = pages(placed.iter().map(|pair| address(&pair.1)).collect());
-        assert_eq!((ours.len(), theirs.len()), (10, 10));
+        assert_eq!((ours.len(), theirs.len()), (10, 6), "the first 64 small ones fill half a page");
         assert!(ours.iter().all(|page| !theirs.contains(page)));
         assert!(placed.iter().zip(0..).all(|(pair, n)| *pair.0 == [n; 8] && *pair.1 == [n; 4]));
         let gone = placed.swap_remove(100).0;
         let free = address(&gone);
         drop(gone);
-        assert_eq!(address(&one.place([0_u64; 7])), free);
-        assert_eq!(one.slabs(), 10);
+        let next: Vec<_> = (0..321_u64).map(|n| one.place([n; 8])).collect();
+        assert!(next.iter().any(|placed| address(placed) == free));
+        assert_eq!(one.slabs(), 4, "64, 128, 256 and 512 blocks");
     }
 
     #[test]
     fn sizes_alignments_and_what_fits_nowhere() {
         #[repr(align(128))]
         struct Wide(u8);
+        #[repr(align(64))]
+        struct Line([u8; 65]);
         let slabs = Slabs::default();
-        let (small, large, none, wide) =
-            (slabs.place(1_u8), slabs.place([7_u8; 1024]), slabs.place(()), slabs.place(Wide(3)));
-        assert_eq!((*small, large[1023], *none, wide.0), (1, 7, (), 3));
-        assert!(small.slab.is_some() && large.slab.is_some() && none.slab.is_none() && wide.slab.is_none());
-        assert!(slabs.place([0_u8; 1025]).slab.is_none());
-        assert_eq!((address(&small) % 64, address(&large) % 1024, address(&wide) % 128), (0, 0, 0));
-        let alone = (Placed::alone(1_u8), Placed::alone(()), Placed::alone(Wide(5)));
-        assert_eq!((*alone.0, alone.2.0, address(&alone.0) % 128), (1, 5, 0));
-        assert_eq!(slabs.slabs(), 2);
+        let small = [1_u8, 2].map(|n| slabs.place(n));
+        assert_eq!((*small[0], *small[1], address(&small[1]) - address(&small[0])), (1, 2, 16));
+        let (half, large, line) = (slabs.place([3_u64; 3]), slabs.place([7_u8; 1024]), slabs.place(Line([5; 65])));
+        assert_eq!((half[2], large[1023], line.0[64], address(&line) % 64), (3, 7, 5, 0));
+        assert_eq!(slabs.slabs(), 4);
+        let (none, wide, huge) = (slabs.place(()), slabs.place(Wide(3)), slabs.place([9_u8; 1025]));
+        assert_eq!((*none, wide.0, huge[1024]), ((), 3, 9));
+        assert!(none.slab.is_none() && wide.slab.is_none() && huge.slab.is_none());
+        assert_eq!(slabs.slabs(), 4);
+        for size in 1..=1024 {
+            let (row, block) = row(size);
+            assert!(row < SIZES && block >= size && block < size + LINE, "{size}: {row}, {block}");
+            assert!(row == 0 || super::row(size - 1).0.abs_diff(row) <= 1);
+        }
+        assert_eq!(row(1025).0, SIZES);
     }
 
     #[test]
-    fn empty_slabs_go_but_one_of_a_size() {
+    fn blocks_of_all_words_come_back_and_empty_slabs_go_but_one_of_a_size() {
         let slabs = Slabs::default();
-        let mut placed: Vec<_> = (0..1000_u64).map(|n| slabs.place(n)).collect();
-        assert_eq!((slabs.slabs(), slabs.is_untidy()), (16, false));
-        placed.truncate(65);
+        let mut placed: Vec<_> = (0..50_000_u64).map(|n| slabs.place([n; 8])).collect();
+        assert!(placed.iter().zip(0..).all(|(value, n)| **value == [n; 8]));
+        let mut addresses: Vec<_> = placed.iter().map(address).collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        assert_eq!(addresses.len(), 50_000, "one each");
+        // 64 + 128 + 256 + 512, and 49,040 by 1024.
+        assert_eq!((slabs.slabs(), slabs.is_untidy()), (52, false));
+        let kept = placed.remove(0);
+        placed.drain(..).rev().for_each(drop);
         assert!(slabs.is_untidy());
         slabs.sweep();
-        assert_eq!((slabs.slabs(), slabs.is_untidy()), (3, false));
-        drop(placed);
+        assert_eq!((slabs.slabs(), slabs.is_untidy()), (52 - SWEPT, true), "the rest next time");
+        slabs.sweep();
+        slabs.sweep();
+        assert_eq!((slabs.slabs(), slabs.is_untidy()), (2, false));
+        let again: Vec<_> = (0..127_u64).map(|n| slabs.place([n; 8])).collect();
+        assert!(slabs.slabs() == 2 && again.iter().zip(0..).all(|(value, n)| **value == [n; 8]));
+        drop((again, kept));
         slabs.sweep();
         assert_eq!(slabs.slabs(), 1);
         // What is placed may outlive the lane.
-        let last = slabs.place(5);
+        let last = slabs.place([5_u64; 8]);
         drop(slabs);
-        assert_eq!(*last, 5);
+        assert_eq!(*last, [5; 8]);
     }
 
     #[test]
@@ -366,6 +410,16 @@ mod tests {
     #[test]
     #[should_panic(expected = "a view of the value itself")]
     fn a_view_of_something_else_is_refused() {
-        drop(Slabs::default().place([1_u64, 2]).seen_as(|_| Box::leak(Box::new([3_u64, 4]))));
+        static KEPT: AtomicPtr<[u64; 2]> = AtomicPtr::new(ptr::null_mut());
+        let other = Box::into_raw(Box::new([3_u64, 4]));
+        KEPT.store(other, Ordering::Relaxed);
+        // SAFETY: never freed, and used here only.
+        drop(Slabs::default().place([1_u64, 2]).seen_as(|_| unsafe { &mut *other }));
+    }
+
+    #[test]
+    #[should_panic(expected = "all of the value")]
+    fn a_view_of_a_part_is_refused() {
+        drop(Slabs::default().place([1_u64, 2]).seen_as(|value| &mut value[0]));
     }
 }

@@ -44,7 +44,10 @@ impl<M: Member> Worker<M> {
     /// What a worker does for others when nothing has come for a while; false: the lane was lost meanwhile.
     pub(super) fn tidy(&self) -> bool {
         self.settle();
-        self.lane.slabs().sweep();
+        // Foreign code: a thread that subscribes may have the lock, and freeing takes a while.
+        if self.lane.slabs().is_untidy() && !self.foreign(|| self.lane.slabs().sweep()) {
+            return false;
+        }
         if self.depth.get() == 0 {
             let retired = self.with(Core::take_retired);
             if !retired.is_empty() && !self.foreign(|| drop(retired)) {

@@ -339,8 +339,13 @@ impl<M: Member> Worker<M> {
                 return Ended::Lost;
             }
         }
-        if !self.tidy() {
-            return Ended::Lost;
+        loop {
+            if !self.tidy() {
+                return Ended::Lost;
+            }
+            if !self.lane.slabs().is_untidy() {
+                break;
+            }
         }
         self.lane.set_ended();
         Ended::Stopped

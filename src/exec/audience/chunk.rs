@@ -27,7 +27,7 @@ impl<M: Identified> Chunk<M> {
     }
 
     pub(super) fn id_at(&self, index: usize) -> Option<u64> {
-        self.cells.get().get(index).map(|entry| entry.member().id())
+        self.cells.get().get(index).map(|entry| entry.id())
     }
 
     /// The entries in the cells of a mask.

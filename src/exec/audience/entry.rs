@@ -29,6 +29,12 @@ impl<M: Identified> Entry<M> {
         &self.member
     }
 
+    /// Id of the member.
+    #[inline]
+    pub(super) fn id(&self) -> u64 {
+        M::id_of(self.post())
+    }
+
     #[inline]
     pub(super) fn post(&self) -> &M::Post {
         // SAFETY: borrowed from the member, which lives at its place, shared only, as long as we have its `Arc`.
