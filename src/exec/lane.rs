@@ -301,7 +301,7 @@ impl<M: Member> Lane<M> {
     fn wake(&self) {
         let mut server = lock(&self.server);
         if let Some(seat) = &mut server.seat {
-            seat.step_aside();
+            seat.step_aside(self.served());
         }
         let sleeper = server.sleeper.clone();
         drop(server);
@@ -312,13 +312,11 @@ impl<M: Member> Lane<M> {
 
     /// The calling worker has had nothing to do for a while: it goes back to its core.
     pub(super) fn go_home(&self) {
-        let home = lock(&self.server).seat.as_ref().and_then(Seat::home_to_go_to);
-        // Without the lock: the thread may have to wait for its core. Meanwhile nobody lets it off again.
-        if let Some(home) = home
-            && affinity::pin(home)
-            && let Some(seat) = &mut lock(&self.server).seat
-        {
-            seat.is_home();
+        let Some(home) = lock(&self.server).seat.as_mut().and_then(Seat::go_home) else { return };
+        // Without the lock: the thread may have to wait for its core.
+        let is_there = affinity::pin(home);
+        if let Some(seat) = &mut lock(&self.server).seat {
+            seat.has_come_home(is_there);
         }
     }
 

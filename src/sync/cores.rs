@@ -41,6 +41,23 @@ mod linux {
             self.give_to(self.thread)
         }
 
+        /// Gives the thread, which must not have ended, all of these cores but one; false: there is no other. Cost: a
+        /// system call.
+        pub(crate) fn keep_off(&self, core: usize) -> bool {
+            let mut others = self.clone();
+            if core < libc::CPU_SETSIZE as usize {
+                // SAFETY: the number is one of the set's.
+                unsafe { libc::CPU_CLR(core, &mut others.cores) };
+            }
+            others.give_back()
+        }
+
+        /// How many cores these are.
+        pub(crate) fn count(&self) -> usize {
+            // SAFETY: the set is ours.
+            usize::try_from(unsafe { libc::CPU_COUNT(&self.cores) }).unwrap_or(0)
+        }
+
         /// Gives it to the calling thread as well. Cost: a system call.
         pub(crate) fn give_to_this_thread(&self) -> bool {
             self.give_to(0)
@@ -64,6 +81,14 @@ mod linux {
 
         pub(crate) fn give_back(&self) -> bool {
             false
+        }
+
+        pub(crate) fn keep_off(&self, _core: usize) -> bool {
+            false
+        }
+
+        pub(crate) fn count(&self) -> usize {
+            0
         }
 
         pub(crate) fn give_to_this_thread(&self) -> bool {
