@@ -2,7 +2,7 @@
 mod common;
 
 use common::{DELIVERIES, Gate, Log, OpenAtEnd, PATIENCE, bus, must_end, next, number};
-use stasis_bus::{Bus, Delivery, Home, Message, MessageType, PublishSyncError, Received, Subscription, Topic};
+use stasis_bus::{Bus, Delivery, Home, Message, MessageType, Pinning, PublishSyncError, Received, Subscription, Topic};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Barrier, Mutex, OnceLock};
@@ -421,5 +421,48 @@ fn g07_a_wait_inside_a_wait_goes_on_behind_the_right_member() {
                 log.assert_ended();
             }
         }
+    });
+}
+
+/// Publishes and waits when it is dropped.
+struct Waits(Topic, Topic, MessageType<u64>, Arc<OnceLock<Subscription>>);
+impl Drop for Waits {
+    fn drop(&mut self) {
+        let Some(target) = self.3.get() else { return };
+        self.0.publish(self.2.message(1)).unwrap();
+        self.1.publish_sync(self.2.message(2), target).unwrap();
+    }
+}
+
+/// Foreign code that no walk has called waits below a walk.
+#[test]
+fn g07_a_destructor_that_waits_below_a_handler_that_waits() {
+    must_end(|| {
+        let bus = Bus::builder().lanes(1).pinning(Pinning::Off).watchdog(None).build().unwrap();
+        let kind = number(&bus);
+        let waits = MessageType::<Waits>::new(&bus, "waits").unwrap();
+        let [t, side, start] = ["t", "side", "start"].map(|n| bus.topic(n).unwrap());
+        let lane = Delivery::Lane(Home::Lane(0));
+        let (log, log_b) = (Log::new(), Log::new());
+        let target = Arc::new(OnceLock::new());
+        let _ = target.set(side.subscriber().delivery(lane).accept(&kind).subscribe(log.handler()).unwrap());
+        let (s, k, tg) = (side.clone(), kind.clone(), Arc::clone(&target));
+        let _a = t
+            .subscriber()
+            .delivery(lane)
+            .accept(&kind)
+            .subscribe(move |received| {
+                if received.payload::<u64>() == Some(&1) {
+                    s.publish_sync(k.message(3), tg.get().unwrap()).unwrap();
+                }
+            })
+            .unwrap();
+        let b = t.subscriber().delivery(lane).accept(&kind).subscribe(log_b.handler()).unwrap();
+        let st = start.subscriber().delivery(lane).accept(&waits).subscribe(|_| ()).unwrap();
+        start.publish(waits.message(Waits(t.clone(), side.clone(), kind.clone(), Arc::clone(&target)))).unwrap();
+        st.unsubscribe_and_join(PATIENCE).unwrap();
+        b.unsubscribe_and_join(PATIENCE).unwrap();
+        assert_eq!(log_b.values(), [1]);
+        assert_eq!(log.values(), [2, 3]);
     });
 }

@@ -544,3 +544,34 @@ fn g11_shutdown_does_not_wait_for_a_slow_watchdog() {
         assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
     });
 }
+
+#[test]
+fn a_short_call_is_not_taken_over_while_other_lanes_end() {
+    must_end(|| {
+        let mut taken = 0;
+        for _ in 0..20 {
+            let bus = Bus::builder().lanes(4).pinning(Pinning::Off).watchdog(Duration::from_secs(20)).build().unwrap();
+            let kind = number(&bus);
+            let t = bus.topic("t").unwrap();
+            let (tell, told) = std::sync::mpsc::channel();
+            let sub = t
+                .subscriber()
+                .delivery(Delivery::Lane(Home::Lane(0)))
+                .accept(&kind)
+                .subscribe(move |received| {
+                    if !received.is_final() {
+                        tell.send(()).unwrap();
+                        std::thread::sleep(Duration::from_millis(80));
+                    }
+                })
+                .unwrap();
+            t.publish(kind.message(1)).unwrap();
+            told.recv().unwrap();
+            let _ = bus.shutdown(Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(100));
+            taken += bus.stats().lanes.iter().map(|l| l.takeovers).sum::<u64>();
+            drop(sub);
+        }
+        assert_eq!(taken, 0);
+    });
+}

@@ -1,11 +1,11 @@
 //! Pinning a worker to a core, and stepping aside where the core is taken. The only file that names core_affinity.
 //!
-//! A pinned thread that is woken by a thread on its own core waits until that one has used its time slice up: milliseconds,
-//! while another core may be idle. So who wakes a lane from its own core sends it to the others first; when nothing has come
-//! for a while, the lane goes home. (To be let off is not enough: the other core is often busy just now, with who woke the
-//! waker, the lane is queued behind the waker, and is then taken for too warm to be moved for five slices and more.) A lane
-//! that is woken seldom, for a message or two, may run on the waker's core: it takes turns with it sooner (8 us here) than an
-//! idle core wakes (25 us). On Linux only; and if a third thread has the lane's core, the lane waits.
+//! A pinned thread that is woken by a thread on its own core waits until that one has used its time slice up:
+//! milliseconds, while another core may be idle. So who wakes a lane from its own core sends it to the others first; when
+//! nothing has come for a while, the lane goes home. (To be let off is not enough: the other core is often busy just now,
+//! with who woke the waker, the lane is queued behind the waker, and stays there for five slices and more.) A lane that
+//! is woken seldom, for a message or two, may run on the waker's core: it takes turns with it sooner (8 us here) than
+//! an idle core wakes (25 us). On Linux only; and if a third thread has the lane's core, the lane waits.
 //!
 //! Threads inherit the cores of who starts them, so the engine starts all of its own [`unbound`].
 
@@ -18,8 +18,8 @@ use crate::sync::cores::{self, Freedom};
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum Pinning {
     /// Lane n on the n-th core this process may use, round and round (default). A lane that is woken from its own
-    /// core runs on any other, or where the operating system likes if it has little to do, until it has slept half a second
-    /// without work.
+    /// core runs on any other, or where the operating system likes if it has little to do, until it has slept half a
+    /// second without work.
     #[default]
     Cores,
     /// Where the operating system likes.
@@ -139,8 +139,8 @@ pub(super) fn pin_this_thread(to: Pin) -> Option<Seat> {
 }
 
 impl Seat {
-    /// Called by who is about to wake the thread, which has served so many entries so far: sends it away if it may run on
-    /// the caller's core only, or there at all and is busy.
+    /// Called by who is about to wake the thread, which has served so many entries so far: sends it away if it may run
+    /// on the caller's core only, or there at all and is busy.
     pub(super) fn step_aside(&mut self, served: u64) {
         if self.firm || self.goes_home {
             return;

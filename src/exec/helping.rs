@@ -100,11 +100,12 @@ impl<M: Member> Helper for Worker<M> {
             let top = self.depth.get().checked_sub(1);
             match top.map(|top| (top, self.walks.at(top))).filter(|(_, walk)| !walk.finished.get()) {
                 Some((top, walk)) => {
+                    // We are the call on top of the stack, and wait.
+                    let after = self.called(top, None);
+                    debug_assert!(after.is_some(), "a walk that is not finished is in a call");
                     walk.finished.set(true);
                     self.hold.note_work();
                     let message = walk.message.borrow().clone();
-                    // We are the call on top of the stack, and wait.
-                    let after = self.called(top, None);
                     if let (Some(message), Some(target), Some(_)) = (message, walk.target.get(), after) {
                         self.walk(message, target, after);
                     }

@@ -87,7 +87,7 @@ impl Hold {
     /// Foreign code begins. By the worker.
     #[inline(always)]
     pub(super) fn enter(&self, id: u64) {
-        // Release: who sees the id sees step, cursor and walk.
+        // Release: who sees the id sees step and walk.
         self.running.store(id, Ordering::Release);
     }
 

@@ -47,8 +47,8 @@ pub(crate) trait Member: Identified<Post: Sync> + Send + Sync + Sized + 'static 
 
     /// For this message.
     fn call(message: &Message) -> Self::Call<'_>;
-    /// Hands the member a message; `post` is its own. A panic of its handler comes through: the caller catches it and tells
-    /// [`panicked`](Self::panicked).
+    /// Hands the member a message; `post` is its own. A panic of its handler comes through: the caller catches it and
+    /// tells [`panicked`](Self::panicked).
     fn deliver<'a>(self: &'a Arc<Self>, post: &Self::Post, token: &Token, call: &mut Self::Call<'a>);
     /// Its handler has panicked with this. Never unwinds.
     fn panicked(self: &Arc<Self>, panic: Box<dyn Any + Send>);

@@ -13,8 +13,9 @@
 //!
 //! Guarantees: a block is given out again only when its last user has let go of it; a slab lives as long as
 //! something is placed in it. Boxed is what is larger than 1 KiB, has no size, or is aligned to more than a line.
-//! Memory: values are rounded up to 16, 32, or lines of 64 bytes; a row of slabs begins with 64 blocks, and doubles up
-//! to 1024 or 64 KiB; the empty ones but one of each size are freed by the lane when it is idle, 32 at a time.
+//! Memory: values are rounded up to 16, 32, or lines of 64 bytes; a row of slabs begins with 64 blocks, and doubles
+//! up to 1024 or 64 KiB; the empty ones but one of each size are freed by the lane when it is idle, 32 of a size at a
+//! time.
 //! Cost: placing a short lock, and a look at each slab's words where those before it are full (50,000 members: 800
 //! words); dropping one atomic operation. Model: `loom-tests/tests/slab.rs`.
 #![allow(unsafe_code)]

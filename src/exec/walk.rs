@@ -16,6 +16,7 @@ use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::audience::Audience;
+use super::hold::NO_MEMBER;
 use super::lane::Member;
 use super::mailbox::Deferred;
 use super::part::{Held, Target};
@@ -106,10 +107,12 @@ impl<M: Member> Worker<M> {
             while let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.give_all(walk, audience, message, after))) {
                 // Still that of the handler that has panicked.
                 let id = self.hold.running();
-                match audience.get(id) {
-                    Some(entry) => entry.member().panicked(panic),
-                    None => discard(panic),
-                }
+                let Some(entry) = audience.get(id) else {
+                    debug_assert!(false, "whoever is called stands in the list");
+                    discard(panic);
+                    break;
+                };
+                entry.member().panicked(panic);
                 after = Some(id);
                 if !self.hold.leave() && self.after_call(walk, id) {
                     break;
@@ -174,11 +177,12 @@ impl<M: Member> Worker<M> {
 
     /// The member that has the message of the walk at that depth, if `running` is the call on top of the stack.
     ///
-    /// Each open walk has one of the calls on the stack, in their order; the others are those of guests.
+    /// Each open walk has one of the calls on the stack, in their order; the others are those of guests and of foreign
+    /// code.
     pub(super) fn called(&self, walk: usize, running: Option<u64>) -> Option<u64> {
         let (waiting, guests) = (self.waiting.borrow(), self.guests.borrow());
-        let is_guest = |id: &u64| guests.iter().any(|(guest, _)| guest == id);
-        waiting.iter().copied().chain(running).filter(|id| !is_guest(id)).nth(walk)
+        let has_no_walk = |id: &u64| *id == NO_MEMBER || guests.iter().any(|(guest, _)| guest == id);
+        waiting.iter().copied().chain(running).filter(|id| !has_no_walk(id)).nth(walk)
     }
 
     /// What is left to do after a call; true: nothing of the walk, a helper or another worker has it.

@@ -14,7 +14,7 @@
 //! more; the undisturbed lane pays nothing for being looked at but its own marks (`hold`). Cost: a thread; while
 //! lanes are busy two wake-ups a period.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::affinity;
 use super::hold::Seen;
@@ -125,14 +125,14 @@ impl<M: Member> Watchdog<M> {
     fn run(mut self) {
         *lock(&self.watch.sleeper) = Some(Sleeper::current());
         let (mut quiet, mut observed) = (0, false);
-        while !self.lanes.iter().all(|lane| lane.has_ended()) {
+        while !self.all_ended() {
             if quiet > QUIET_TICKS && observed {
-                park::sleep(Some(OBSERVING.max(self.period / 2)));
+                self.pause(OBSERVING.max(self.period / 2));
             } else if quiet > QUIET_TICKS {
                 self.sleep();
                 quiet = 0;
             } else {
-                park::sleep(Some(self.period / 2));
+                self.pause(self.period / 2);
             }
             self.look();
             observed = self.observer.look();
@@ -141,6 +141,22 @@ impl<M: Member> Watchdog<M> {
         self.observer.look();
         if let Some(spares) = &self.spares {
             spares.close();
+        }
+    }
+
+    fn all_ended(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.has_ended())
+    }
+
+    /// So long, or until all lanes have ended: a look before its time takes a call for an older one.
+    fn pause(&self, pause: Duration) {
+        let until = Instant::now() + pause;
+        while !self.all_ended() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            park::sleep(Some(left));
         }
     }
 
