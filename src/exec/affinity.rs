@@ -18,8 +18,8 @@ use crate::sync::cores::{self, Freedom};
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum Pinning {
     /// Lane n on the n-th core this process may use, round and round (default). A lane that is woken from its own
-    /// core runs on any other, or where the operating system likes if it has little to do, until it has slept half a
-    /// second without work.
+    /// core runs where the operating system likes, at first on another one unless it has little to do, until it has
+    /// slept half a second without work.
     #[default]
     Cores,
     /// Where the operating system likes.
@@ -59,6 +59,11 @@ pub(super) fn pin(core: usize) -> bool {
     core < CORES && core_affinity::set_for_current(core_affinity::CoreId { id: core })
 }
 
+/// The core the calling thread runs on.
+pub(super) fn this_core() -> Option<usize> {
+    cores::current()
+}
+
 /// A living thread on its core, from which it can step aside.
 pub(super) struct Seat {
     home: usize,
@@ -74,8 +79,8 @@ pub(super) struct Seat {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Home,
-    /// Everywhere but here.
-    Off(usize),
+    /// Not where it went to sleep, until it has woken elsewhere.
+    Sent,
     Anywhere,
 }
 
@@ -139,27 +144,28 @@ pub(super) fn pin_this_thread(to: Pin) -> Option<Seat> {
 }
 
 impl Seat {
-    /// Called by who is about to wake the thread, which has served so many entries so far: sends it away if it may run
-    /// on the caller's core only, or there at all and is busy.
-    pub(super) fn step_aside(&mut self, served: u64) {
+    /// Called by who is about to wake the thread, which has served so many entries so far and went to sleep on that core:
+    /// sends it away if that is the caller's.
+    pub(super) fn step_aside(&mut self, served: u64, slept_on: Option<usize>) {
         if self.firm || self.goes_home {
             return;
         }
         let is_calm = self.pace.note(Instant::now(), served);
         let Some(here) = cores::current() else { return };
-        let is_bound = match self.place {
-            Place::Home => here == self.home,
-            Place::Off(left) => here != left && self.freedom.count() == 2,
-            Place::Anywhere => false,
-        };
-        if is_calm {
-            let is_aside = matches!(self.place, Place::Off(_));
-            if (is_bound || is_aside) && self.freedom.give_back() {
-                self.place = Place::Anywhere;
+        match self.place {
+            Place::Home if here == self.home && is_calm && self.freedom.give_back() => self.place = Place::Anywhere,
+            Place::Home if here == self.home && !is_calm && self.freedom.keep_off(here) => self.place = Place::Sent,
+            Place::Anywhere if slept_on == Some(here) && !is_calm && self.freedom.keep_off(here) => {
+                self.place = Place::Sent;
             }
-        } else if (is_bound || self.place == Place::Anywhere) && self.freedom.keep_off(here) {
-            // Sent away from the one other core, it is home.
-            self.place = if self.freedom.count() == 2 && here != self.home { Place::Home } else { Place::Off(here) };
+            _ => {}
+        }
+    }
+
+    /// Called by the thread itself when it has woken: it runs where it was sent, and may be moved from there.
+    pub(super) fn has_woken(&mut self) {
+        if self.place == Place::Sent && self.freedom.give_to_this_thread() {
+            self.place = Place::Anywhere;
         }
     }
 

@@ -124,6 +124,10 @@ impl<M: Member> Helper for Worker<M> {
                 }
                 return;
             }
+            let may_step_aside = self.may_step_aside.get();
+            if may_step_aside {
+                self.lane.note_core();
+            }
             if !self.with(|core| core.consumer.try_mark_asleep()) {
                 // A producer is between claiming and writing.
                 thread::yield_now();
@@ -134,6 +138,9 @@ impl<M: Member> Helper for Worker<M> {
                 park::sleep(timeout);
             }
             self.with(|core| core.consumer.cancel_sleep());
+            if may_step_aside {
+                self.lane.has_woken();
+            }
             self.lane.awake();
         });
     }

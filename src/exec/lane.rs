@@ -95,6 +95,9 @@ pub(crate) enum Turn {
 /// Dispatches that wait beside a full queue, at most.
 const MOST_BESIDE: usize = 1 << 16;
 
+/// No core.
+const NOWHERE: usize = usize::MAX;
+
 /// Something to do at a position of the lane.
 pub(crate) enum Control<M: Member> {
     /// The member's last message.
@@ -175,6 +178,8 @@ pub(crate) struct Lane<M: Member> {
     panics: AtomicU64,
     /// Members that have not had their final message.
     members: AtomicUsize,
+    /// Core on which the worker went to sleep last.
+    slept_on: PlainUsize,
     /// Where they and their handlers lie. On lines of its own: publishers read the rest.
     slabs: CachePadded<Slabs>,
     /// On lines of its own: written at every delivery, while publishers read the rest.
@@ -223,6 +228,7 @@ impl<M: Member> Lane<M> {
             beside: PlainUsize::new(0),
             panics: AtomicU64::new(0),
             members: AtomicUsize::new(0),
+            slept_on: PlainUsize::new(NOWHERE),
             slabs: CachePadded::default(),
             busy: CachePadded::default(),
         });
@@ -301,12 +307,25 @@ impl<M: Member> Lane<M> {
     fn wake(&self) {
         let mut server = lock(&self.server);
         if let Some(seat) = &mut server.seat {
-            seat.step_aside(self.served());
+            let slept_on = self.slept_on.load(PlainOrdering::Relaxed);
+            seat.step_aside(self.served(), Some(slept_on).filter(|&core| core != NOWHERE));
         }
         let sleeper = server.sleeper.clone();
         drop(server);
         if let Some(sleeper) = sleeper {
             sleeper.wake();
+        }
+    }
+
+    /// The calling worker is about to sleep.
+    pub(super) fn note_core(&self) {
+        self.slept_on.store(affinity::this_core().unwrap_or(NOWHERE), PlainOrdering::Relaxed);
+    }
+
+    /// The calling worker has slept.
+    pub(super) fn has_woken(&self) {
+        if let Some(seat) = &mut lock(&self.server).seat {
+            seat.has_woken();
         }
     }
 

@@ -181,7 +181,7 @@ pub(crate) struct Worker<M: Member> {
     pub(super) is_manual: Cell<bool>,
     /// The thread's core, until it serves.
     seat: Cell<Option<Seat>>,
-    may_step_aside: Cell<bool>,
+    pub(super) may_step_aside: Cell<bool>,
     pub(super) wait: Waits,
     pub(super) reclaimer: Arc<Reclaimer>,
     pub(super) spares: Option<Arc<Spares<M>>>,

@@ -52,12 +52,6 @@ mod linux {
             others.give_back()
         }
 
-        /// How many cores these are.
-        pub(crate) fn count(&self) -> usize {
-            // SAFETY: the set is ours.
-            usize::try_from(unsafe { libc::CPU_COUNT(&self.cores) }).unwrap_or(0)
-        }
-
         /// Gives it to the calling thread as well. Cost: a system call.
         pub(crate) fn give_to_this_thread(&self) -> bool {
             self.give_to(0)
@@ -85,10 +79,6 @@ mod linux {
 
         pub(crate) fn keep_off(&self, _core: usize) -> bool {
             false
-        }
-
-        pub(crate) fn count(&self) -> usize {
-            0
         }
 
         pub(crate) fn give_to_this_thread(&self) -> bool {
