@@ -137,9 +137,9 @@ fn looked_at(name: &'static str, is_taken_over: bool) {
     assert_eq!(count(taken) > 0, is_taken_over, "of those that were looked at");
 }
 
-/// Mutations: `peek` without its fence; the sign of a look taken for a loss. (Not comparing what runs, and `leave` not
-/// waiting for who looks, are not noticed here, since what is looked at is no object of loom's; the code is that of
-/// `take`, where `a_lane_is_taken_over_whenever_it_may_be` notices both.)
+/// Mutation: the sign of a look taken for a loss. (Its fence left out, not comparing what runs, and `leave` not waiting
+/// for who looks, are not noticed here, since what is looked at is no object of loom's; the code is that of `take`,
+/// where `a_lane_is_taken_over_whenever_it_may_be` notices all three.)
 #[test]
 fn a_worker_that_is_looked_at_goes_on() {
     looked_at("a_worker_that_is_looked_at_goes_on", false);
