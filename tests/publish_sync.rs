@@ -373,8 +373,8 @@ fn g07_waits_nested_too_deep_on_one_lane_are_refused_not_overflowing() {
     });
 }
 
-/// The rest of a walk goes on behind the member that waits, whatever waits further down the stack: here a final handler, which no
-/// walk has called, and a member of a walk over the same list.
+/// The rest of a walk goes on behind the member that waits, whatever waits further down the stack: here a final
+/// handler, which no walk has called, and a member of a walk over the same list.
 #[test]
 fn g07_a_wait_inside_a_wait_goes_on_behind_the_right_member() {
     must_end(|| {

@@ -21,7 +21,7 @@ pub(crate) struct Post {
     pub(super) id: u64,
     /// None after the final message.
     pub(super) handler: Serial<Option<Placed<dyn Handler>>>,
-    /// Messages handed to it. Written by its runner only, as are the next two.
+    /// Messages handed to it. Written by its runner only.
     pub(super) delivered: Tally,
     // What stands below is written now and then, and fills the line.
     late: AtomicU32,

@@ -146,19 +146,23 @@ pub(super) fn pin_this_thread(to: Pin) -> Option<Seat> {
 impl Seat {
     /// Called by who is about to wake the thread, which has served so many entries so far and went to sleep on that core:
     /// sends it away if that is the caller's.
-    pub(super) fn step_aside(&mut self, served: u64, slept_on: Option<usize>) {
+    pub(super) fn step_aside(&mut self, served: u64, slept_on: usize) {
         if self.firm || self.goes_home {
             return;
         }
         let is_calm = self.pace.note(Instant::now(), served);
         let Some(here) = cores::current() else { return };
-        match self.place {
-            Place::Home if here == self.home && is_calm && self.freedom.give_back() => self.place = Place::Anywhere,
-            Place::Home if here == self.home && !is_calm && self.freedom.keep_off(here) => self.place = Place::Sent,
-            Place::Anywhere if slept_on == Some(here) && !is_calm && self.freedom.keep_off(here) => {
+        let is_here = match self.place {
+            Place::Home => self.home == here,
+            Place::Anywhere => slept_on == here,
+            Place::Sent => false,
+        };
+        if is_here && !is_calm {
+            if self.freedom.keep_off(here) {
                 self.place = Place::Sent;
             }
-            _ => {}
+        } else if is_here && self.place == Place::Home && self.freedom.give_back() {
+            self.place = Place::Anywhere;
         }
     }
 

@@ -95,7 +95,7 @@ pub(crate) enum Turn {
 /// Dispatches that wait beside a full queue, at most.
 const MOST_BESIDE: usize = 1 << 16;
 
-/// No core.
+/// The number of no core.
 const NOWHERE: usize = usize::MAX;
 
 /// Something to do at a position of the lane.
@@ -178,7 +178,7 @@ pub(crate) struct Lane<M: Member> {
     panics: AtomicU64,
     /// Members that have not had their final message.
     members: AtomicUsize,
-    /// Core on which the worker went to sleep last.
+    /// Core on which the worker went to sleep last, or [`NOWHERE`].
     slept_on: PlainUsize,
     /// Where they and their handlers lie. On lines of its own: publishers read the rest.
     slabs: CachePadded<Slabs>,
@@ -307,8 +307,7 @@ impl<M: Member> Lane<M> {
     fn wake(&self) {
         let mut server = lock(&self.server);
         if let Some(seat) = &mut server.seat {
-            let slept_on = self.slept_on.load(PlainOrdering::Relaxed);
-            seat.step_aside(self.served(), Some(slept_on).filter(|&core| core != NOWHERE));
+            seat.step_aside(self.served(), self.slept_on.load(PlainOrdering::Relaxed));
         }
         let sleeper = server.sleeper.clone();
         drop(server);
