@@ -12,7 +12,7 @@ use crate::exec::audience::{Audience, Entry, Identified};
 use crate::exec::buffer::{Buffer, Next};
 use crate::exec::frames::WaitPlan;
 use crate::exec::lane::{Control, Member, Turn};
-use crate::exec::serial::{Serial, Token};
+use crate::exec::serial::{Alone, Serial, Token};
 use crate::exec::wait::WaitStrategy;
 use crate::exec::{completion, inline, lane, part, serial, worker};
 use crate::message::{self, Formatters, Interest, Message, MessageType, TypeId};
@@ -298,6 +298,10 @@ impl Member for Listener {
             Some(handle) => handle(call, false),
             None => drop(self.late.fetch_add(1, std::sync::atomic::Ordering::Relaxed)),
         }
+    }
+    /// With a mark all the same: models are to find out if it is not true.
+    fn deliver_alone<'a>(self: &'a Arc<Self>, post: &Self, alone: Alone<'_>, call: &mut &'a Message) {
+        self.deliver(post, &alone, call);
     }
     fn panicked(self: &Arc<Self>, panic: Box<dyn Any + Send>) {
         std::panic::resume_unwind(panic);

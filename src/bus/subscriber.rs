@@ -23,7 +23,7 @@ use crate::exec::audience::Identified;
 use crate::exec::buffer::Next;
 use crate::exec::completion::Completion;
 use crate::exec::lane::{Control, Member, Turn};
-use crate::exec::serial::Token;
+use crate::exec::serial::{Alone, Token};
 use crate::exec::slab::Placed;
 use crate::message::Message;
 use crate::message::depth::InHandler;
@@ -310,6 +310,19 @@ impl Subscriber {
         }
     }
 
+    /// Calls the handler, if the final message has not taken it.
+    #[inline(always)]
+    fn handle<'a>(self: &'a Arc<Self>, post: &Post, handler: Option<&mut dyn Handler>, call: &mut Received<'a>) {
+        match handler {
+            Some(handler) => {
+                post.delivered.add(1);
+                call.subscriber = Some(self);
+                handler.handle(call);
+            }
+            None => post.note_late(),
+        }
+    }
+
     /// Adds to the totals what they do not have yet.
     fn add_to_totals(&self) {
         let totals = &self.totals;
@@ -349,17 +362,19 @@ impl Member for Subscriber {
 
     #[inline(always)]
     fn deliver<'a>(self: &'a Arc<Self>, post: &Post, token: &Token, call: &mut Received<'a>) {
-        let Some(mut entered) = post.handler.enter(token) else {
-            debug_assert!(false, "entered twice");
-            return;
-        };
-        match entered.as_deref_mut() {
-            Some(handler) => {
-                post.delivered.add(1);
-                call.subscriber = Some(self);
-                handler.handle(call);
-            }
-            None => post.note_late(),
+        let entered = post.handler.enter(token);
+        debug_assert!(entered.is_some(), "entered twice");
+        if let Some(mut entered) = entered {
+            self.handle(post, entered.as_deref_mut(), call);
+        }
+    }
+
+    #[inline(always)]
+    fn deliver_alone<'a>(self: &'a Arc<Self>, post: &Post, alone: Alone<'_>, call: &mut Received<'a>) {
+        let entered = post.handler.enter_alone(alone);
+        debug_assert!(entered.is_some(), "entered twice");
+        if let Some(handler) = entered {
+            self.handle(post, handler.as_deref_mut(), call);
         }
     }
 

@@ -190,6 +190,15 @@ impl<M: Identified> Audience<M> {
         while let Some((chunk, live)) = self.strand(at) {
             let entries = chunk.cells.get();
             let mut left = if self.alike { live & mask } else { chunk.accepting(live & mask, message) };
+            if left.count_ones() as usize == entries.len() {
+                // All of them, in a row.
+                for entry in entries {
+                    if f(entry.member(), entry.post()).is_break() {
+                        return;
+                    }
+                }
+                left = 0;
+            }
             while left != 0 {
                 let cell = left.trailing_zeros() as usize;
                 left &= left - 1;

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Guarantees: a handler never runs on two threads at once, nor inside itself (G4): the token can
-//! neither be copied nor shared, so holding it is proof. Cost of entering and leaving: a compare and two stores.
+//! neither be copied nor shared, so holding it is proof. Cost of entering and leaving: a compare and two stores, or
+//! the compare alone for who knows that nobody is in.
 //! Model: `loom-tests/tests/baton.rs`.
 #![allow(unsafe_code)]
 
@@ -48,9 +49,29 @@ impl Token {
     }
 }
 
+/// Proof that nobody is in the value it is used for: entering need not be marked.
+pub(crate) struct Alone<'a>(&'a Token);
+
+impl<'a> Alone<'a> {
+    /// # Safety
+    /// Nobody is in the value that is entered with it, nor enters it before whoever did has left.
+    #[inline(always)]
+    pub(super) unsafe fn new(token: &'a Token) -> Self {
+        Self(token)
+    }
+}
+
+impl Deref for Alone<'_> {
+    type Target = Token;
+    #[inline]
+    fn deref(&self) -> &Token {
+        self.0
+    }
+}
+
 /// A value for the holder of one token.
 pub(crate) struct Serial<T> {
-    /// Touched by the token's holder only, while `owner` says [`INSIDE`].
+    /// Touched by the token's holder only, while `owner` says [`INSIDE`] or nobody else is to be there ([`Alone`]).
     value: std::cell::UnsafeCell<T>,
     /// The token's number, or [`INSIDE`]. Written by the token's holder only, at each entering.
     owner: plain::AtomicU64,
@@ -82,6 +103,18 @@ impl<T> Serial<T> {
         }
         self.owner.store(INSIDE, plain::Ordering::Relaxed);
         Some(Entered { cell: self, token })
+    }
+
+    /// As [`enter`](Self::enter), leaving no mark.
+    #[inline(always)]
+    pub(crate) fn enter_alone<'a>(&'a self, alone: Alone<'a>) -> Option<&'a mut T> {
+        let owner = self.owner.load(plain::Ordering::Relaxed);
+        if owner != alone.0.id.0 {
+            Self::refuse(owner);
+            return None;
+        }
+        // SAFETY: it is the holder of the token who asks, and nobody else is in (`Alone`).
+        Some(unsafe { &mut *self.value.get() })
     }
 
     #[cold]

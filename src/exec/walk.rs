@@ -20,6 +20,7 @@ use super::hold::NO_MEMBER;
 use super::lane::Member;
 use super::mailbox::Deferred;
 use super::part::{Held, Target};
+use super::serial::Alone;
 use super::worker::Worker;
 use crate::contain::{discard, quietly};
 use crate::message::Message;
@@ -145,7 +146,14 @@ impl<M: Member> Worker<M> {
             return self.give_those_here(walk, audience, message, after);
         }
         let mut call = M::call(message);
-        audience.walk(message, after, |member, post| self.give(walk, &mut call, member, post));
+        audience.walk(message, after, |member, post| {
+            self.call(walk, post, || {
+                // SAFETY: handlers of this lane's members that run do so below on this stack, if they wait, or elsewhere,
+                // if the lane was taken from them; there are none of either.
+                let alone = unsafe { Alone::new(&self.token) };
+                member.deliver_alone(post, alone, &mut call);
+            })
+        });
     }
 
     /// As [`give_all`](Self::give_all), while some members are served elsewhere.
@@ -160,15 +168,15 @@ impl<M: Member> Worker<M> {
                     return ControlFlow::Continue(());
                 }
             }
-            self.give(walk, &mut call, member, post)
+            self.call(walk, post, || member.deliver(post, &self.token, &mut call))
         });
     }
 
-    /// Calls one member; break: nothing of the walk is left to do here.
+    /// One call of a member; break: nothing of the walk is left to do here.
     #[inline(always)]
-    fn give<'a>(&self, walk: &Walk<M>, call: &mut M::Call<'a>, member: &'a Arc<M>, post: &M::Post) -> ControlFlow<()> {
+    fn call(&self, walk: &Walk<M>, post: &M::Post, deliver: impl FnOnce()) -> ControlFlow<()> {
         self.hold.enter(M::id_of(post));
-        member.deliver(post, &self.token, call);
+        deliver();
         if !self.hold.leave() && self.after_call(walk, M::id_of(post)) {
             return ControlFlow::Break(());
         }
