@@ -38,10 +38,10 @@ pub(super) enum Deferred<M: Member> {
 
 impl<M: Member> Deferred<M> {
     /// Type of the message it brings.
-    fn message_type(&self) -> Option<Box<str>> {
+    fn message_type(&self) -> &str {
         match self {
-            Self::Message(_, message) | Self::Finish(_, message) => Some(message.type_name_for_report().into()),
-            Self::Notify(_) | Self::Serve(_) => None,
+            Self::Message(_, message) | Self::Finish(_, message) => message.type_name_for_report(),
+            Self::Notify(_) | Self::Serve(_) => "",
         }
     }
 
@@ -80,6 +80,8 @@ impl<M: Member> Deferred<M> {
 
 /// Calls in a row that must be quick before the member goes back to its lane.
 const QUICK_CALLS: usize = scaled(32, 0);
+/// So many entries ahead of the next one it asks for the message.
+const AHEAD: usize = 8;
 /// How long a mailbox with nothing to do waits before the member goes back all the same.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -88,8 +90,8 @@ struct Items<M: Member> {
     closed: bool,
     /// Entries ever queued.
     pushed: u64,
-    /// What the handler was given last, and when.
-    current: (Option<Box<str>>, Instant),
+    /// Type of what the handler was given last (empty: of none), and when.
+    current: (String, Instant),
     /// Who serves it, while that thread sleeps.
     sleeper: Option<Sleeper>,
 }
@@ -124,7 +126,7 @@ impl<M: Member> Mailbox<M> {
     ) -> Self {
         flood.rose(waiting.len(), Self::ITEM_BYTES);
         let (opened, pushed) = (Instant::now(), waiting.len() as u64);
-        let current = (about.message_type.take(), opened);
+        let current = (about.message_type.take().unwrap_or_default().into(), opened);
         let items = Mutex::new(Items { waiting, closed: false, pushed, current, sleeper: None });
         Self { about, opened, token, quick, over, running: AtomicBool::new(true), items, flood }
     }
@@ -140,7 +142,10 @@ impl<M: Member> Mailbox<M> {
             id: self.about.id,
             member: Weak::clone(&self.about.member),
             opened: self.opened,
-            running: self.is_running().then(|| items.current.clone()),
+            running: self.is_running().then(|| {
+                let (kind, since) = &items.current;
+                ((!kind.is_empty()).then(|| kind.as_str().into()), *since)
+            }),
             pushed: items.pushed,
             waiting: items.waiting.len() as u64,
         })
@@ -174,15 +179,22 @@ impl<M: Member> Mailbox<M> {
         Ok(())
     }
 
-    /// The next entry; none: the mailbox is closed.
-    fn next(&self, quick_calls: usize, last: bool) -> Option<Deferred<M>> {
+    /// The next entry; none: the mailbox is closed. `now` is the time, before and after.
+    fn next(&self, quick_calls: usize, last: bool, now: &mut Instant) -> Option<Deferred<M>> {
         let mut waited = false;
         loop {
             {
                 let mut items = lock(&self.items);
                 if let Some(item) = items.waiting.pop_front() {
+                    // What waited for long is in no cache.
+                    if let Some(Deferred::Message(_, message)) = items.waiting.get(AHEAD) {
+                        message.expect();
+                    }
                     self.flood.fell(Self::ITEM_BYTES);
-                    items.current = (item.message_type(), Instant::now());
+                    let (kind, since) = &mut items.current;
+                    kind.clear();
+                    kind.push_str(item.message_type());
+                    *since = *now;
                     return Some(item);
                 }
                 if last || waited || quick_calls >= QUICK_CALLS {
@@ -200,6 +212,7 @@ impl<M: Member> Mailbox<M> {
                 }
                 park::sleep(Some(left));
             }
+            *now = Instant::now();
         }
     }
 
@@ -210,13 +223,14 @@ impl<M: Member> Mailbox<M> {
         let token = unsafe { Token::again(self.token) };
         let _serving = Serving::begin(Rc::new(Arc::clone(self)));
         self.running.store(false, Ordering::Relaxed);
-        let (mut quick_calls, mut last) = (0, self.over);
-        while let Some(item) = self.next(quick_calls, last) {
-            let began = Instant::now();
+        let (mut quick_calls, mut last, mut now) = (0, self.over, Instant::now());
+        while let Some(item) = self.next(quick_calls, last, &mut now) {
+            let began = now;
             self.running.store(true, Ordering::Relaxed);
             last |= item.serve(&token);
             self.running.store(false, Ordering::Relaxed);
-            quick_calls = if began.elapsed() < self.quick { quick_calls + 1 } else { 0 };
+            now = Instant::now();
+            quick_calls = if now - began < self.quick { quick_calls + 1 } else { 0 };
         }
     }
 }

@@ -24,7 +24,7 @@ use super::types::{TypeId, TypeSlot};
 use crate::clock::Timestamp;
 use crate::message::Formatters;
 use crate::sync::plain::AtomicU16;
-use crate::sync::{AtomicUsize, Ordering, UnsafeCell};
+use crate::sync::{AtomicUsize, Ordering, UnsafeCell, prefetch};
 
 /// Payload behaviour, one static per payload type.
 struct PayloadVtable {
@@ -90,6 +90,14 @@ unsafe impl Send for BlockRef {}
 unsafe impl Sync for BlockRef {}
 
 impl BlockRef {
+    /// Asks for its first two lines. The first is written too, when a reference goes.
+    #[inline]
+    pub(super) fn expect(&self) {
+        let first = self.0.as_ptr().cast_const().cast();
+        prefetch::to_write(first);
+        prefetch::to_read(first.wrapping_byte_add(size_of::<Header>()));
+    }
+
     /// A block with one reference. Takes memory of this thread's pool if it has some.
     #[inline]
     pub(super) fn new<P: Send + Sync + 'static>(

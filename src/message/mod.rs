@@ -116,6 +116,12 @@ impl Message {
         &self.0.kind().detail_for_message().name
     }
 
+    /// Asks for what a delivery of it reads: it comes soon.
+    #[inline]
+    pub(crate) fn expect(&self) {
+        self.0.expect();
+    }
+
     /// As [`type_name`](Self::type_name), for those who only look on: no use of the type.
     pub(crate) fn type_name_for_report(&self) -> &str {
         &self.0.kind().detail().name
