@@ -77,6 +77,7 @@ fn make() -> Vec<Scenario> {
         paced("20k/s", 20_000, 1, false),
         paced("200k/s", 200_000, 1, false),
         paced("20k/s to 8", 20_000, 8, false),
+        paced("200k/s to 8", 200_000, 8, false),
         paced("1k/s spin", 1_000, 1, true),
         paced("20k/s spin", 20_000, 1, true),
         paced("200k/s spin", 200_000, 1, true),
