@@ -4,15 +4,17 @@
 #![allow(unsafe_code, missing_debug_implementations, missing_docs, clippy::new_without_default)]
 
 use std::any::Any;
+use std::ops::ControlFlow;
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
 use crate::bus::{shutdown, subscribers};
 use crate::exec::audience::{Audience, Entry, Identified};
 use crate::exec::buffer::{Buffer, Next};
+use crate::exec::calls::Calls;
 use crate::exec::frames::WaitPlan;
 use crate::exec::lane::{Control, Member, Turn};
-use crate::exec::serial::{Alone, Serial, Token};
+use crate::exec::serial::{Serial, Token};
 use crate::exec::wait::WaitStrategy;
 use crate::exec::{completion, inline, lane, part, serial, worker};
 use crate::message::{self, Formatters, Interest, Message, MessageType, TypeId};
@@ -300,8 +302,10 @@ impl Member for Listener {
         }
     }
     /// With a mark all the same: models are to find out if it is not true.
-    fn deliver_alone<'a>(self: &'a Arc<Self>, post: &Self, alone: Alone<'_>, call: &mut &'a Message) {
-        self.deliver(post, &alone, call);
+    fn deliver_row<'a>(row: &'a [Entry<Self>], calls: &Calls<'_>, call: &mut &'a Message) -> ControlFlow<()> {
+        row.iter().try_for_each(|entry| {
+            calls.make(entry.member().id, || entry.member().deliver(entry.post(), calls.token(), call))
+        })
     }
     fn panicked(self: &Arc<Self>, panic: Box<dyn Any + Send>) {
         std::panic::resume_unwind(panic);

@@ -8,9 +8,9 @@
 //! Guarantees: on a lane of the bus, none of the lines of posts and handlers (up to 1 KiB) that its deliveries write has
 //! anything of another lane's.
 
-use super::subscriber::{Handler, PanicPolicy};
+use super::any_handler::AnyHandler;
+use super::subscriber::PanicPolicy;
 use crate::exec::serial::{Serial, TokenId};
-use crate::exec::slab::Placed;
 use crate::stats::Tally;
 use crate::sync::AtomicBool;
 use crate::sync::plain::{AtomicU32, Ordering};
@@ -20,7 +20,7 @@ use crate::sync::plain::{AtomicU32, Ordering};
 pub(crate) struct Post {
     pub(super) id: u64,
     /// None after the final message.
-    pub(super) handler: Serial<Option<Placed<dyn Handler>>>,
+    pub(super) handler: Serial<Option<AnyHandler>>,
     /// Messages handed to it. Written by its runner only.
     pub(super) delivered: Tally,
     // What stands below is written now and then, and fills the line.
@@ -34,7 +34,7 @@ pub(crate) struct Post {
 }
 
 impl Post {
-    pub(super) fn new(id: u64, owner: TokenId, handler: Placed<dyn Handler>, on_panic: PanicPolicy) -> Self {
+    pub(super) fn new(id: u64, owner: TokenId, handler: AnyHandler, on_panic: PanicPolicy) -> Self {
         Self {
             id,
             handler: Serial::new(owner, Some(handler)),

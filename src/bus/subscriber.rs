@@ -10,20 +10,23 @@
 //! and counted (G12). What comes later is counted as late and not delivered.
 
 use std::any::Any;
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::ptr;
 
+use super::any_handler::{self, AnyHandler};
 use super::congestion::Place;
 use super::overflow::DropTotals;
 use super::post::Post;
 use super::route::Route;
 use super::topic::TopicInner;
 use crate::contain::{discard, quietly, report_panic};
-use crate::exec::audience::Identified;
+use crate::exec::audience::{Entry, Identified};
 use crate::exec::buffer::Next;
+use crate::exec::calls::Calls;
 use crate::exec::completion::Completion;
 use crate::exec::lane::{Control, Member, Turn};
-use crate::exec::serial::{Alone, Token};
+use crate::exec::serial::Token;
 use crate::exec::slab::Placed;
 use crate::message::Message;
 use crate::message::depth::InHandler;
@@ -59,6 +62,7 @@ pub trait Handler: Send + 'static {
 }
 
 impl<F: FnMut(&Received<'_>) + Send + 'static> Handler for F {
+    #[inline(always)]
     fn handle(&mut self, received: &Received<'_>) {
         self(received);
     }
@@ -87,6 +91,12 @@ impl<'a> Received<'a> {
     #[must_use]
     pub fn is_final(&self) -> bool {
         self.is_final
+    }
+
+    /// Whose handler is called next.
+    #[inline(always)]
+    pub(super) fn goes_to(&mut self, subscriber: &'a Arc<Subscriber>) {
+        self.subscriber = Some(subscriber);
     }
 
     fn subscriber(&self) -> &'a Arc<Subscriber> {
@@ -170,7 +180,7 @@ struct About {
 /// What a subscriber is made of.
 pub(crate) struct SubscriberSetup {
     pub(crate) route: Route,
-    pub(crate) handler: Placed<dyn Handler>,
+    pub(super) handler: AnyHandler,
     pub(crate) topic: Weak<TopicInner>,
     pub(crate) location: &'static Location<'static>,
     pub(crate) name: Option<Box<str>>,
@@ -310,19 +320,6 @@ impl Subscriber {
         }
     }
 
-    /// Calls the handler, if the final message has not taken it.
-    #[inline(always)]
-    fn handle<'a>(self: &'a Arc<Self>, post: &Post, handler: Option<&mut dyn Handler>, call: &mut Received<'a>) {
-        match handler {
-            Some(handler) => {
-                post.delivered.add(1);
-                call.subscriber = Some(self);
-                handler.handle(call);
-            }
-            None => post.note_late(),
-        }
-    }
-
     /// Adds to the totals what they do not have yet.
     fn add_to_totals(&self) {
         let totals = &self.totals;
@@ -360,22 +357,24 @@ impl Member for Subscriber {
         Received { message, subscriber: None, is_final: false }
     }
 
-    #[inline(always)]
     fn deliver<'a>(self: &'a Arc<Self>, post: &Post, token: &Token, call: &mut Received<'a>) {
-        let entered = post.handler.enter(token);
-        debug_assert!(entered.is_some(), "entered twice");
-        if let Some(mut entered) = entered {
-            self.handle(post, entered.as_deref_mut(), call);
+        let Some(mut entered) = post.handler.enter(token) else {
+            debug_assert!(false, "entered twice");
+            return;
+        };
+        match &mut *entered {
+            Some(handler) => {
+                post.delivered.add(1);
+                call.goes_to(self);
+                handler.handle(call);
+            }
+            None => post.note_late(),
         }
     }
 
-    #[inline(always)]
-    fn deliver_alone<'a>(self: &'a Arc<Self>, post: &Post, alone: Alone<'_>, call: &mut Received<'a>) {
-        let entered = post.handler.enter_alone(alone);
-        debug_assert!(entered.is_some(), "entered twice");
-        if let Some(handler) = entered {
-            self.handle(post, handler.as_deref_mut(), call);
-        }
+    #[inline]
+    fn deliver_row<'a>(row: &'a [Entry<Self>], calls: &Calls<'_>, call: &mut Received<'a>) -> ControlFlow<()> {
+        any_handler::deliver(row, calls, call)
     }
 
     #[cold]
@@ -397,7 +396,7 @@ impl Member for Subscriber {
         let Some(mut entered) = self.post.handler.enter(token) else { return };
         let _depth = InHandler::of(message);
         let call = Received { message, subscriber: Some(self), is_final: true };
-        if let Some(handler) = entered.as_deref_mut()
+        if let Some(handler) = entered.as_mut()
             && let Err(panic) = catch_unwind(AssertUnwindSafe(|| handler.handle(&call)))
         {
             // It is unsubscribed already, so the policy changes nothing.

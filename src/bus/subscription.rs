@@ -14,6 +14,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use super::any_handler::AnyHandler;
 use super::change::unique_id;
 use super::congestion::{Criticality, Place};
 use super::homes::Home;
@@ -213,7 +214,7 @@ impl<'a> SubscriberBuilder<'a> {
                 other => other,
             };
         }
-        let handler = route.place(handler).seen_as(|handler| handler as &mut dyn Handler);
+        let handler = AnyHandler::new(route.place(handler));
         let subscriber = Subscriber::new(SubscriberSetup {
             route,
             handler,

@@ -16,7 +16,6 @@
 //! nobody got the message. Cost: O(lanes with interest + inline subscribers). Models:
 //! `loom-tests/tests/bus.rs`.
 
-use std::ops::ControlFlow;
 use std::panic::Location;
 use std::time::Duration;
 
@@ -197,16 +196,12 @@ impl TopicInner {
         drop(pin);
         if queued {
             // Before inline handlers: what those publish comes after this message, as on lanes.
-            inline.walk(&message, None, |subscriber, _| {
-                subscriber.deliver_queued(&message, !control);
-                ControlFlow::Continue(())
-            });
+            inline.for_each(&message, |subscriber| subscriber.deliver_queued(&message, !control));
         }
-        inline.walk(&message, None, |subscriber, _| {
+        inline.for_each(&message, |subscriber| {
             if !subscriber.deliver_inline(&message) {
                 self.bus.counters.count(Count::Refused);
             }
-            ControlFlow::Continue(())
         });
         Ok(true)
     }

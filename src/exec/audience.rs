@@ -177,39 +177,39 @@ impl<M: Identified> Audience<M> {
         (0..self.strands.len()).filter_map(|at| self.strand(at)).flat_map(|(chunk, live)| chunk.entries(live))
     }
 
-    /// Calls `f` with each member that accepts the message, from the first or from behind the member with the id
-    /// `after`, until `f` says break. The message is one that [`interest`](Self::interest) covers.
+    /// Calls `f` with those that accept the message, in rows of neighbours, from the first or from behind the member with
+    /// the id `after`, until `f` says break. The message is one that [`interest`](Self::interest) covers.
     #[inline(always)]
     pub(crate) fn walk<'a>(
         &'a self,
         message: &Message,
         after: Option<u64>,
-        mut f: impl FnMut(&'a Arc<M>, &'a M::Post) -> ControlFlow<()>,
+        mut f: impl FnMut(&'a [Entry<M>]) -> ControlFlow<()>,
     ) {
         let (mut at, mut mask) = after.map_or((0, u64::MAX), |after| self.behind(after));
         while let Some((chunk, live)) = self.strand(at) {
             let entries = chunk.cells.get();
             let mut left = if self.alike { live & mask } else { chunk.accepting(live & mask, message) };
-            if left.count_ones() as usize == entries.len() {
-                // All of them, in a row.
-                for entry in entries {
-                    if f(entry.member(), entry.post()).is_break() {
-                        return;
-                    }
-                }
-                left = 0;
-            }
             while left != 0 {
-                let cell = left.trailing_zeros() as usize;
-                left &= left - 1;
-                if let Some(entry) = entries.get(cell)
-                    && f(entry.member(), entry.post()).is_break()
+                let begin = left.trailing_zeros();
+                let end = begin + (left >> begin).trailing_ones();
+                left &= u64::MAX.checked_shl(end).unwrap_or(0);
+                if let Some(row) = entries.get(begin as usize..end as usize)
+                    && f(row).is_break()
                 {
                     return;
                 }
             }
             (at, mask) = (at + 1, u64::MAX);
         }
+    }
+
+    /// Calls `f` with each that accepts the message.
+    pub(crate) fn for_each(&self, message: &Message, mut f: impl FnMut(&Arc<M>)) {
+        self.walk(message, None, |row| {
+            row.iter().for_each(|entry| f(entry.member()));
+            ControlFlow::Continue(())
+        });
     }
 
     /// The strand of a member, and the cells behind it.
@@ -501,10 +501,7 @@ mod tests {
                     );
                     let mut got = Vec::new();
                     if list.interest().covers(message.type_id(), message.formatters()) {
-                        list.walk(message, None, |member, _| {
-                            got.push(member.id());
-                            ControlFlow::Continue(())
-                        });
+                        list.for_each(message, |member| got.push(member.id()));
                     }
                     assert_eq!(got, wanted);
                 }

@@ -15,17 +15,19 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use super::affinity::{self, Seat};
-use super::audience::Identified;
+use super::audience::{Entry, Identified};
+use super::calls::Calls;
 use super::completion::Completion;
 use super::flood::Flood;
 use super::hold::Seen;
 use super::mailbox::{Deferred, Mailbox};
 use super::part::{Dispatch, Held};
-use super::serial::{Alone, Token, TokenId};
+use super::serial::{Token, TokenId};
 use super::slab::Slabs;
 use super::watchdog::Watch;
 use super::worker::Worker;
@@ -50,8 +52,9 @@ pub(crate) trait Member: Identified<Post: Sync> + Send + Sync + Sized + 'static 
     /// Hands the member a message; `post` is its own. A panic of its handler comes through: the caller catches it and
     /// tells [`panicked`](Self::panicked).
     fn deliver<'a>(self: &'a Arc<Self>, post: &Self::Post, token: &Token, call: &mut Self::Call<'a>);
-    /// As [`deliver`](Self::deliver), for who knows that the handler does not run.
-    fn deliver_alone<'a>(self: &'a Arc<Self>, post: &Self::Post, alone: Alone<'_>, call: &mut Self::Call<'a>);
+    /// Hands all of a row a message, one after the other; break: nothing of the walk is left to do here. As
+    /// [`deliver`](Self::deliver) for each.
+    fn deliver_row<'a>(row: &'a [Entry<Self>], calls: &Calls<'_>, call: &mut Self::Call<'a>) -> ControlFlow<()>;
     /// Its handler has panicked with this. Never unwinds.
     fn panicked(self: &Arc<Self>, panic: Box<dyn Any + Send>);
     /// Hands the member its final message and lets go of its handler. Never unwinds.

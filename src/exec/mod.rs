@@ -18,6 +18,7 @@ pub(crate) mod affinity;
 pub(crate) mod audience;
 pub(crate) mod backlog;
 pub(crate) mod buffer;
+pub(crate) mod calls;
 pub(crate) mod completion;
 mod flood;
 pub(crate) mod frames;

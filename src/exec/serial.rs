@@ -49,23 +49,16 @@ impl Token {
     }
 }
 
-/// Proof that nobody is in the value it is used for: entering need not be marked.
-pub(crate) struct Alone<'a>(&'a Token);
+/// Proof that the holder of this token asks and nobody is in what it enters: entering need not be marked.
+pub(crate) struct Alone<'a>(TokenId, PhantomData<&'a Token>);
 
-impl<'a> Alone<'a> {
+impl Alone<'_> {
     /// # Safety
-    /// Nobody is in the value that is entered with it, nor enters it before whoever did has left.
+    /// By the holder of this token, and nobody is in the value that is entered with it, nor enters it before whoever did
+    /// has left.
     #[inline(always)]
-    pub(super) unsafe fn new(token: &'a Token) -> Self {
-        Self(token)
-    }
-}
-
-impl Deref for Alone<'_> {
-    type Target = Token;
-    #[inline]
-    fn deref(&self) -> &Token {
-        self.0
+    pub(super) unsafe fn new(token: TokenId) -> Self {
+        Self(token, PhantomData)
     }
 }
 
@@ -109,11 +102,11 @@ impl<T> Serial<T> {
     #[inline(always)]
     pub(crate) fn enter_alone<'a>(&'a self, alone: Alone<'a>) -> Option<&'a mut T> {
         let owner = self.owner.load(plain::Ordering::Relaxed);
-        if owner != alone.0.id.0 {
+        if owner != alone.0.0 {
             Self::refuse(owner);
             return None;
         }
-        // SAFETY: it is the holder of the token who asks, and nobody else is in (`Alone`).
+        // SAFETY: nobody else is in (`Alone`).
         Some(unsafe { &mut *self.value.get() })
     }
 

@@ -21,7 +21,7 @@
 #![allow(unsafe_code)]
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
-use std::mem;
+use std::mem::{self, ManuallyDrop};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
@@ -217,16 +217,16 @@ impl std::fmt::Debug for Slabs {
 }
 
 /// A value of its own, as in a `Box`, but in a slab.
-pub(crate) struct Placed<T: ?Sized> {
+pub(crate) struct Placed<T> {
     value: NonNull<T>,
     /// None: it is boxed.
     slab: Option<Arc<Slab>>,
 }
 
 // SAFETY: owns its value, as a `Box` does.
-unsafe impl<T: ?Sized + Send> Send for Placed<T> {}
+unsafe impl<T: Send> Send for Placed<T> {}
 // SAFETY: as above.
-unsafe impl<T: ?Sized + Sync> Sync for Placed<T> {}
+unsafe impl<T: Sync> Sync for Placed<T> {}
 
 impl<T> Placed<T> {
     /// Where the allocator puts it: for what no lane of the bus serves, and what does not fit.
@@ -243,25 +243,41 @@ impl<T> Placed<T> {
         Self { value: place, slab: Some(slab) }
     }
 
-    /// The same value by another type: `|value| value as &mut dyn Trait`.
-    ///
-    /// # Panics
-    /// If `view` gives something else than its argument.
-    pub(crate) fn seen_as<U: ?Sized>(self, view: impl FnOnce(&mut T) -> &mut U) -> Placed<U> {
-        let mut this = self;
-        let value = NonNull::from(view(&mut this));
-        // SAFETY: made from a reference just now.
-        let seen = unsafe { value.as_ref() };
-        let is_whole = size_of_val(seen) == size_of::<T>() && align_of_val(seen) == align_of::<T>();
-        assert!(is_whole, "a view of all of the value");
-        assert_eq!(value.addr(), this.value.addr(), "a view of the value itself");
-        let slab = this.slab.take();
-        mem::forget(this);
-        Placed { value, slab }
+    /// The value without its type. Not dropped before it is [`seen`](Unseen::seen) again.
+    pub(crate) fn unseen(mut self) -> Unseen {
+        let slab = self.slab.take();
+        Unseen { value: ManuallyDrop::new(self).value.cast(), slab }
     }
 }
 
-impl<T: ?Sized> Deref for Placed<T> {
+/// A placed value whose type only others know.
+pub(crate) struct Unseen {
+    value: NonNull<()>,
+    slab: Option<Arc<Slab>>,
+}
+
+impl Unseen {
+    /// Where the value is.
+    #[inline(always)]
+    pub(crate) fn address(&self) -> NonNull<()> {
+        self.value
+    }
+
+    /// For destructors, who have a reference only: moves it out, and leaves what is not to be used.
+    pub(crate) fn take(&mut self) -> Self {
+        Self { value: self.value, slab: self.slab.take() }
+    }
+
+    /// The value with its type.
+    ///
+    /// # Safety
+    /// It is one of this type, and what this was taken from is not used any more.
+    pub(crate) unsafe fn seen<T>(self) -> Placed<T> {
+        Placed { value: self.value.cast(), slab: self.slab }
+    }
+}
+
+impl<T> Deref for Placed<T> {
     type Target = T;
     #[inline(always)]
     fn deref(&self) -> &T {
@@ -270,7 +286,7 @@ impl<T: ?Sized> Deref for Placed<T> {
     }
 }
 
-impl<T: ?Sized> DerefMut for Placed<T> {
+impl<T> DerefMut for Placed<T> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: as above, and we are the only way to it.
@@ -278,7 +294,7 @@ impl<T: ?Sized> DerefMut for Placed<T> {
     }
 }
 
-impl<T: ?Sized> Drop for Placed<T> {
+impl<T> Drop for Placed<T> {
     fn drop(&mut self) {
         /// Gives the block back also if the value's destructor panics.
         struct Back(NonNull<u8>, Arc<Slab>);
@@ -302,8 +318,6 @@ impl<T: ?Sized> Drop for Placed<T> {
 mod tests {
     use super::*;
     use std::panic::{AssertUnwindSafe, catch_unwind};
-    use std::ptr;
-    use std::sync::atomic::AtomicPtr;
 
     fn address<T>(placed: &Placed<T>) -> usize {
         placed.value.addr().get()
@@ -390,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_seen_as_a_trait_object_is_dropped_once_and_its_block_comes_back_though_it_panics() {
+    fn a_value_seen_again_is_dropped_once_and_its_block_comes_back_though_it_panics() {
         struct Loud<'a>(&'a AtomicBool);
         impl Drop for Loud<'_> {
             fn drop(&mut self) {
@@ -398,29 +412,15 @@ mod tests {
                 panic!("on purpose");
             }
         }
-        trait Any {}
-        impl<T> Any for T {}
         let (slabs, dropped) = (Slabs::default(), AtomicBool::new(false));
-        let placed = slabs.place(Loud(&dropped)).seen_as(|loud| loud as &mut (dyn Any + '_));
-        let at = placed.value.addr();
+        let mut unseen = slabs.place(Loud(&dropped)).unseen();
+        let (at, taken) = (unseen.address().addr(), unseen.take());
+        drop(unseen);
+        assert!(!dropped.load(Ordering::Relaxed));
+        // SAFETY: what was placed above.
+        let placed = unsafe { taken.seen::<Loud<'_>>() };
         assert!(catch_unwind(AssertUnwindSafe(|| drop(placed))).is_err());
         assert!(dropped.load(Ordering::Relaxed));
         assert_eq!(slabs.place(0_u64).value.addr(), at);
-    }
-
-    #[test]
-    #[should_panic(expected = "a view of the value itself")]
-    fn a_view_of_something_else_is_refused() {
-        static KEPT: AtomicPtr<[u64; 2]> = AtomicPtr::new(ptr::null_mut());
-        let other = Box::into_raw(Box::new([3_u64, 4]));
-        KEPT.store(other, Ordering::Relaxed);
-        // SAFETY: never freed, and used here only.
-        drop(Slabs::default().place([1_u64, 2]).seen_as(|_| unsafe { &mut *other }));
-    }
-
-    #[test]
-    #[should_panic(expected = "all of the value")]
-    fn a_view_of_a_part_is_refused() {
-        drop(Slabs::default().place([1_u64, 2]).seen_as(|value| &mut value[0]));
     }
 }

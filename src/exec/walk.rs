@@ -15,12 +15,12 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::audience::Audience;
+use super::audience::{Audience, Entry};
+use super::calls::Calls;
 use super::hold::NO_MEMBER;
 use super::lane::Member;
 use super::mailbox::Deferred;
 use super::part::{Held, Target};
-use super::serial::Alone;
 use super::worker::Worker;
 use crate::contain::{discard, quietly};
 use crate::message::Message;
@@ -146,41 +146,34 @@ impl<M: Member> Worker<M> {
             return self.give_those_here(walk, audience, message, after);
         }
         let mut call = M::call(message);
-        audience.walk(message, after, |member, post| {
-            self.call(walk, post, || {
-                // SAFETY: handlers of this lane's members that run do so below on this stack, if they wait, or elsewhere,
-                // if the lane was taken from them; there are none of either.
-                let alone = unsafe { Alone::new(&self.token) };
-                member.deliver_alone(post, alone, &mut call);
-            })
-        });
+        let after_call = |id| self.after_call(walk, id);
+        // SAFETY: handlers of this lane's members that run do so below on this stack, if they wait, or elsewhere, if the
+        // lane was taken from them; there are none of either, and who waits while it is called is left alone by what
+        // serves the lane meanwhile.
+        let calls = unsafe { Calls::new(&self.hold, &self.token, &after_call) };
+        audience.walk(message, after, |row| M::deliver_row(row, &calls, &mut call));
     }
 
     /// As [`give_all`](Self::give_all), while some members are served elsewhere.
     #[cold]
-    fn give_those_here(&self, walk: &Walk<M>, audience: &Audience<M>, message: &Message, after: Option<u64>) {
+    fn give_those_here<'a>(&self, walk: &Walk<M>, audience: &'a Audience<M>, message: &'a Message, after: Option<u64>) {
         let mut call = M::call(message);
-        audience.walk(message, after, |member, post| {
-            let id = M::id_of(post);
+        let mut give = |entry: &'a Entry<M>| {
+            let (member, post, id) = (entry.member(), entry.post(), M::id_of(entry.post()));
             if self.is_elsewhere(id) {
                 let item = Deferred::Message(Arc::clone(member), message.clone());
                 if self.divert(id, item).is_ok() {
                     return ControlFlow::Continue(());
                 }
             }
-            self.call(walk, post, || member.deliver(post, &self.token, &mut call))
-        });
-    }
-
-    /// One call of a member; break: nothing of the walk is left to do here.
-    #[inline(always)]
-    fn call(&self, walk: &Walk<M>, post: &M::Post, deliver: impl FnOnce()) -> ControlFlow<()> {
-        self.hold.enter(M::id_of(post));
-        deliver();
-        if !self.hold.leave() && self.after_call(walk, M::id_of(post)) {
-            return ControlFlow::Break(());
-        }
-        ControlFlow::Continue(())
+            self.hold.enter(id);
+            member.deliver(post, &self.token, &mut call);
+            if !self.hold.leave() && self.after_call(walk, id) {
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        };
+        audience.walk(message, after, |row| row.iter().try_for_each(&mut give));
     }
 
     /// The member that has the message of the walk at that depth, if `running` is the call on top of the stack.

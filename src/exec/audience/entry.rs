@@ -25,6 +25,7 @@ impl<M: Identified> Entry<M> {
         Self { post: NonNull::from(member.post()), member, filter }
     }
 
+    #[inline(always)]
     pub(crate) fn member(&self) -> &Arc<M> {
         &self.member
     }
@@ -35,8 +36,8 @@ impl<M: Identified> Entry<M> {
         M::id_of(self.post())
     }
 
-    #[inline]
-    pub(super) fn post(&self) -> &M::Post {
+    #[inline(always)]
+    pub(crate) fn post(&self) -> &M::Post {
         // SAFETY: borrowed from the member, which lives at its place, shared only, as long as we have its `Arc`.
         unsafe { self.post.as_ref() }
     }
