@@ -20,7 +20,10 @@ impl<const N: usize> Handler for Plain<N> {
 struct Wide([u8; 3000], Log, #[allow(dead_code)] Counted);
 impl Handler for Wide {
     fn handle(&mut self, received: &Received<'_>) {
-        assert!(self.0.iter().all(|&byte| byte == 7) && (&raw const *self).addr() % 256 == 0, "its own memory");
+        assert!(
+            self.0.iter().all(|&byte| byte == 7) && (&raw const *self).addr().is_multiple_of(256),
+            "its own memory"
+        );
         self.1.write(received);
     }
 }
