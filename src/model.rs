@@ -14,7 +14,7 @@ use crate::exec::buffer::{Buffer, Next};
 use crate::exec::calls::Calls;
 use crate::exec::frames::WaitPlan;
 use crate::exec::lane::{Control, Member, Turn};
-use crate::exec::serial::{Serial, Token};
+use crate::exec::serial::{Alone, Serial, Token};
 use crate::exec::wait::WaitStrategy;
 use crate::exec::{completion, inline, lane, part, serial, worker};
 use crate::message::{self, Formatters, Interest, Message, MessageType, TypeId};
@@ -302,9 +302,14 @@ impl Member for Listener {
         }
     }
     /// With a mark all the same: models are to find out if it is not true.
+    fn deliver_alone<'a>(self: &'a Arc<Self>, post: &Self, alone: Alone<'_>, call: &mut &'a Message) {
+        self.deliver(post, &alone, call);
+    }
     fn deliver_row<'a>(row: &'a [Entry<Self>], calls: &Calls<'_>, call: &mut &'a Message) -> ControlFlow<()> {
         row.iter().try_for_each(|entry| {
-            calls.make(entry.member().id, || entry.member().deliver(entry.post(), calls.token(), call))
+            // SAFETY: entered nowhere else here.
+            let alone = unsafe { calls.alone() };
+            calls.make(entry.member().id, || entry.member().deliver_alone(entry.post(), alone, call))
         })
     }
     fn panicked(self: &Arc<Self>, panic: Box<dyn Any + Send>) {

@@ -26,7 +26,7 @@ use crate::exec::buffer::Next;
 use crate::exec::calls::Calls;
 use crate::exec::completion::Completion;
 use crate::exec::lane::{Control, Member, Turn};
-use crate::exec::serial::Token;
+use crate::exec::serial::{Alone, Token};
 use crate::exec::slab::Placed;
 use crate::message::Message;
 use crate::message::depth::InHandler;
@@ -320,6 +320,19 @@ impl Subscriber {
         }
     }
 
+    /// Calls the handler, if the final message has not taken it.
+    #[inline(always)]
+    fn give<'a>(self: &'a Arc<Self>, post: &Post, handler: Option<&mut AnyHandler>, call: &mut Received<'a>) {
+        match handler {
+            Some(handler) => {
+                post.delivered.add(1);
+                call.goes_to(self);
+                handler.handle(call);
+            }
+            None => post.note_late(),
+        }
+    }
+
     /// Adds to the totals what they do not have yet.
     fn add_to_totals(&self) {
         let totals = &self.totals;
@@ -358,23 +371,24 @@ impl Member for Subscriber {
     }
 
     fn deliver<'a>(self: &'a Arc<Self>, post: &Post, token: &Token, call: &mut Received<'a>) {
-        let Some(mut entered) = post.handler.enter(token) else {
-            debug_assert!(false, "entered twice");
-            return;
-        };
-        match &mut *entered {
-            Some(handler) => {
-                post.delivered.add(1);
-                call.goes_to(self);
-                handler.handle(call);
-            }
-            None => post.note_late(),
+        let entered = post.handler.enter(token);
+        debug_assert!(entered.is_some(), "entered twice");
+        if let Some(mut handler) = entered {
+            self.give(post, handler.as_mut(), call);
         }
     }
 
-    #[inline]
+    #[inline(always)]
+    fn deliver_alone<'a>(self: &'a Arc<Self>, post: &Post, alone: Alone<'_>, call: &mut Received<'a>) {
+        let entered = post.handler.enter_alone(alone);
+        debug_assert!(entered.is_some(), "entered twice");
+        if let Some(mut handler) = entered {
+            self.give(post, handler.as_mut(), call);
+        }
+    }
+
     fn deliver_row<'a>(row: &'a [Entry<Self>], calls: &Calls<'_>, call: &mut Received<'a>) -> ControlFlow<()> {
-        any_handler::deliver(row, calls, call)
+        any_handler::deliver_row(row, calls, call)
     }
 
     #[cold]

@@ -64,6 +64,18 @@ pub(crate) struct Audience<M: Identified> {
     alike: bool,
 }
 
+/// The first row of neighbours among those in the mask, and the mask of the rest.
+#[inline(always)]
+fn next_row<T>(cells: &[T], mask: u64) -> (&[T], u64) {
+    debug_assert!(mask.checked_shr(cells.len() as u32).is_none_or(|beyond| beyond == 0), "cells that are filled");
+    if mask.count_ones() as usize == cells.len() {
+        return (cells, 0);
+    }
+    let begin = mask.trailing_zeros();
+    let end = begin + (mask >> begin).trailing_ones();
+    (cells.get(begin as usize..end as usize).unwrap_or_default(), mask & u64::MAX.checked_shl(end).unwrap_or(0))
+}
+
 /// Whether the interest of this filter alone is all it takes to decide.
 fn is_precise(filter: Option<&Arc<Filter>>) -> bool {
     filter.is_none_or(|filter| filter.is_precise())
@@ -191,12 +203,9 @@ impl<M: Identified> Audience<M> {
             let entries = chunk.cells.get();
             let mut left = if self.alike { live & mask } else { chunk.accepting(live & mask, message) };
             while left != 0 {
-                let begin = left.trailing_zeros();
-                let end = begin + (left >> begin).trailing_ones();
-                left &= u64::MAX.checked_shl(end).unwrap_or(0);
-                if let Some(row) = entries.get(begin as usize..end as usize)
-                    && f(row).is_break()
-                {
+                let row;
+                (row, left) = next_row(entries, left);
+                if f(row).is_break() {
                     return;
                 }
             }

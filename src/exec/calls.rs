@@ -25,24 +25,21 @@ pub(crate) struct Calls<'a> {
 
 impl<'a> Calls<'a> {
     /// # Safety
-    /// By the holder of the token. Whenever a handler is entered or called through it, it does not run, here or elsewhere,
-    /// and nobody else enters it before the call returns.
+    /// By the holder of the token. Whenever a member is called through it, its handler does not run, here or elsewhere, and
+    /// nobody else calls it before the call returns.
     #[inline]
     pub(super) unsafe fn new(hold: &'a Hold, token: &'a Token, after: &'a dyn Fn(u64) -> bool) -> Self {
         Self { hold, token, owner: token.id(), after }
     }
 
-    /// For who marks what it enters all the same.
-    #[allow(dead_code)] // by models only
-    pub(crate) fn token(&self) -> &Token {
-        self.token
-    }
-
-    /// The right to enter a handler.
+    /// The right to enter the handler of a member that is called through it, or is to be.
+    ///
+    /// # Safety
+    /// The caller is not in it already, and is out of it before it enters it again.
     #[inline(always)]
-    pub(crate) fn alone(&self) -> Alone<'_> {
-        // SAFETY: what `new` was promised.
-        unsafe { Alone::new(self.owner) }
+    pub(crate) unsafe fn alone(&self) -> Alone<'_> {
+        // SAFETY: others are not in it (what `new` was promised), and the caller is not (what it promises).
+        unsafe { Alone::new(self.token, self.owner) }
     }
 
     /// Makes the call of the member with this id; break: nothing of the walk is left to do here.

@@ -27,7 +27,7 @@ use super::flood::Flood;
 use super::hold::Seen;
 use super::mailbox::{Deferred, Mailbox};
 use super::part::{Dispatch, Held};
-use super::serial::{Token, TokenId};
+use super::serial::{Alone, Token, TokenId};
 use super::slab::Slabs;
 use super::watchdog::Watch;
 use super::worker::Worker;
@@ -52,8 +52,10 @@ pub(crate) trait Member: Identified<Post: Sync> + Send + Sync + Sized + 'static 
     /// Hands the member a message; `post` is its own. A panic of its handler comes through: the caller catches it and
     /// tells [`panicked`](Self::panicked).
     fn deliver<'a>(self: &'a Arc<Self>, post: &Self::Post, token: &Token, call: &mut Self::Call<'a>);
-    /// Hands all of a row a message, one after the other; break: nothing of the walk is left to do here. As
-    /// [`deliver`](Self::deliver) for each.
+    /// As [`deliver`](Self::deliver), for who knows that the handler does not run.
+    fn deliver_alone<'a>(self: &'a Arc<Self>, post: &Self::Post, alone: Alone<'_>, call: &mut Self::Call<'a>);
+    /// As [`deliver_alone`](Self::deliver_alone) to each of a long row, one after the other; break: nothing of the walk is
+    /// left to do here.
     fn deliver_row<'a>(row: &'a [Entry<Self>], calls: &Calls<'_>, call: &mut Self::Call<'a>) -> ControlFlow<()>;
     /// Its handler has panicked with this. Never unwinds.
     fn panicked(self: &Arc<Self>, panic: Box<dyn Any + Send>);

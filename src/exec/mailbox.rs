@@ -179,7 +179,8 @@ impl<M: Member> Mailbox<M> {
         Ok(())
     }
 
-    /// The next entry; none: the mailbox is closed. `now` is the time, before and after.
+    /// The next entry; none: the mailbox is closed. `now` is when the last call ended, and then when this entry was taken:
+    /// the clock is read again after a sleep only.
     fn next(&self, quick_calls: usize, last: bool, now: &mut Instant) -> Option<Deferred<M>> {
         let mut waited = false;
         loop {

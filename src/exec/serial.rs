@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Guarantees: a handler never runs on two threads at once, nor inside itself (G4): the token can
-//! neither be copied nor shared, so holding it is proof. Cost of entering and leaving: a compare and two stores, or
+//! neither be copied nor shared, so holding it is proof; that nobody is in is marked, or known ([`Alone`]). Cost of entering and leaving: a compare and two stores, or
 //! the compare alone for who knows that nobody is in.
 //! Model: `loom-tests/tests/baton.rs`.
 #![allow(unsafe_code)]
@@ -49,16 +49,26 @@ impl Token {
     }
 }
 
-/// Proof that the holder of this token asks and nobody is in what it enters: entering need not be marked.
-pub(crate) struct Alone<'a>(TokenId, PhantomData<&'a Token>);
+/// Proof of holding the token, and that nobody is in what is entered with it: that need not be marked.
+pub(crate) struct Alone<'a> {
+    token: &'a Token,
+    /// Of that token, to be kept in a register.
+    id: TokenId,
+}
 
-impl Alone<'_> {
+impl<'a> Alone<'a> {
     /// # Safety
-    /// By the holder of this token, and nobody is in the value that is entered with it, nor enters it before whoever did
-    /// has left.
+    /// Nobody is in the value that is entered with it, nor enters it before whoever did has left. `id` is the token's.
     #[inline(always)]
-    pub(super) unsafe fn new(token: TokenId) -> Self {
-        Self(token, PhantomData)
+    pub(super) unsafe fn new(token: &'a Token, id: TokenId) -> Self {
+        Self { token, id }
+    }
+}
+
+impl Deref for Alone<'_> {
+    type Target = Token;
+    fn deref(&self) -> &Token {
+        self.token
     }
 }
 
@@ -66,7 +76,7 @@ impl Alone<'_> {
 pub(crate) struct Serial<T> {
     /// Touched by the token's holder only, while `owner` says [`INSIDE`] or nobody else is to be there ([`Alone`]).
     value: std::cell::UnsafeCell<T>,
-    /// The token's number, or [`INSIDE`]. Written by the token's holder only, at each entering.
+    /// The token's number, or [`INSIDE`]. Written by the token's holder only, at each entering that is marked.
     owner: plain::AtomicU64,
 }
 
@@ -74,7 +84,7 @@ pub(crate) struct Serial<T> {
 const INSIDE: u64 = u64::MAX;
 
 // SAFETY: the value is touched only by the holder of the owner token, which is one thread at a
-// time for one member (`Token::again`), and passing the token between threads synchronises.
+// time for one member (`Token::again`, `Alone`), and passing the token between threads synchronises.
 unsafe impl<T: Send> Sync for Serial<T> {}
 
 impl<T> Serial<T> {
@@ -88,26 +98,27 @@ impl<T> Serial<T> {
     /// If the token is another runner's.
     #[inline(always)]
     pub(crate) fn enter<'a>(&'a self, token: &'a Token) -> Option<Entered<'a, T>> {
-        // Relaxed: only the holder of the token with this number ever stores, and hands its stores over with it.
-        let owner = self.owner.load(plain::Ordering::Relaxed);
-        if owner != token.id.0 {
-            Self::refuse(owner);
-            return None;
-        }
-        self.owner.store(INSIDE, plain::Ordering::Relaxed);
-        Some(Entered { cell: self, token })
+        self.enter_as(token.id)
     }
 
-    /// As [`enter`](Self::enter), leaving no mark.
+    /// As [`enter`](Self::enter), leaving no mark (but in builds with debug assertions).
     #[inline(always)]
-    pub(crate) fn enter_alone<'a>(&'a self, alone: Alone<'a>) -> Option<&'a mut T> {
+    pub(crate) fn enter_alone<'a>(&'a self, alone: Alone<'a>) -> Option<Entered<'a, T, false>> {
+        self.enter_as(alone.id)
+    }
+
+    #[inline(always)]
+    fn enter_as<'a, const MARKED: bool>(&'a self, id: TokenId) -> Option<Entered<'a, T, MARKED>> {
+        // Relaxed: only the holder of the token with this number ever stores, and hands its stores over with it.
         let owner = self.owner.load(plain::Ordering::Relaxed);
-        if owner != alone.0.0 {
+        if owner != id.0 {
             Self::refuse(owner);
             return None;
         }
-        // SAFETY: nobody else is in (`Alone`).
-        Some(unsafe { &mut *self.value.get() })
+        if MARKED || cfg!(debug_assertions) {
+            self.owner.store(INSIDE, plain::Ordering::Relaxed);
+        }
+        Some(Entered { cell: self, id, _by_token: PhantomData })
     }
 
     #[cold]
@@ -117,33 +128,36 @@ impl<T> Serial<T> {
     }
 }
 
-/// Access to a [`Serial`] value.
-pub(crate) struct Entered<'a, T> {
+/// Access to a [`Serial`] value. Not `MARKED`: by who was [`Alone`].
+pub(crate) struct Entered<'a, T, const MARKED: bool = true> {
     cell: &'a Serial<T>,
-    token: &'a Token,
+    id: TokenId,
+    _by_token: PhantomData<&'a Token>,
 }
 
-impl<T> Deref for Entered<'_, T> {
+impl<T, const MARKED: bool> Deref for Entered<'_, T, MARKED> {
     type Target = T;
-    #[inline]
+    #[inline(always)]
     fn deref(&self) -> &T {
-        // SAFETY: field invariant; `owner` was the token's number and is `INSIDE` while this guard lives.
+        // SAFETY: `owner` was the token's number and is `INSIDE` while this guard lives, or nobody else is there (`Alone`).
         unsafe { &*self.cell.value.get() }
     }
 }
 
-impl<T> DerefMut for Entered<'_, T> {
-    #[inline]
+impl<T, const MARKED: bool> DerefMut for Entered<'_, T, MARKED> {
+    #[inline(always)]
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: as above, and the guard is borrowed mutably.
         unsafe { &mut *self.cell.value.get() }
     }
 }
 
-impl<T> Drop for Entered<'_, T> {
+impl<T, const MARKED: bool> Drop for Entered<'_, T, MARKED> {
     #[inline(always)]
     fn drop(&mut self) {
-        self.cell.owner.store(self.token.id.0, plain::Ordering::Relaxed);
+        if MARKED || cfg!(debug_assertions) {
+            self.cell.owner.store(self.id.0, plain::Ordering::Relaxed);
+        }
     }
 }
 

@@ -22,10 +22,13 @@ use super::lane::Member;
 use super::mailbox::Deferred;
 use super::part::{Held, Target};
 use super::worker::Worker;
-use crate::contain::{discard, quietly};
+use crate::contain::{discard, quietly, report_panic};
 use crate::message::Message;
 use crate::message::depth::InHandler;
 use crate::sync::Arc;
+
+/// Rows of at least so many are long.
+const LONG: usize = 16;
 
 /// A walk in progress; the n-th handler on the stack is called from the n-th of these.
 pub(super) struct Walk<M: Member> {
@@ -110,6 +113,7 @@ impl<M: Member> Worker<M> {
                 let id = self.hold.running();
                 let Some(entry) = audience.get(id) else {
                     debug_assert!(false, "whoever is called stands in the list");
+                    report_panic("a walk that ends here", &*panic);
                     discard(panic);
                     break;
                 };
@@ -141,17 +145,28 @@ impl<M: Member> Worker<M> {
     /// A function of its own: the loop needs the registers that the walk around it would keep.
     #[inline(never)]
     fn give_all(&self, walk: &Walk<M>, audience: &Audience<M>, message: &Message, after: Option<u64>) {
-        // Nothing changes it for the worse in between: who helps inside a call has ended when the call returns.
+        // Nothing changes it for the worse in between: who helps inside a call has ended when the call returns, and members
+        // become away with a new worker only.
         if self.helping.get() > 0 || self.some_away.get() {
             return self.give_those_here(walk, audience, message, after);
         }
         let mut call = M::call(message);
         let after_call = |id| self.after_call(walk, id);
-        // SAFETY: handlers of this lane's members that run do so below on this stack, if they wait, or elsewhere, if the
-        // lane was taken from them; there are none of either, and who waits while it is called is left alone by what
-        // serves the lane meanwhile.
-        let calls = unsafe { Calls::new(&self.hold, &self.token, &after_call) };
-        audience.walk(message, after, |row| M::deliver_row(row, &calls, &mut call));
+        audience.walk(message, after, |row| {
+            // SAFETY: handlers of this lane's members that run do so below on this stack, if they wait, or elsewhere, if
+            // the lane was taken from them; there are none of either, and who waits while it is called is left alone by
+            // what serves the lane meanwhile.
+            let calls = unsafe { Calls::new(&self.hold, &self.token, &after_call) };
+            if row.len() >= LONG {
+                return M::deliver_row(row, &calls, &mut call);
+            }
+            row.iter().try_for_each(|entry| {
+                let post = entry.post();
+                // SAFETY: entered nowhere else here.
+                let alone = unsafe { calls.alone() };
+                calls.make(M::id_of(post), || entry.member().deliver_alone(post, alone, &mut call))
+            })
+        });
     }
 
     /// As [`give_all`](Self::give_all), while some members are served elsewhere.
