@@ -1,7 +1,7 @@
 //! A handler of any type, and the loop that calls many of one type.
 //!
 //! ```text
-//!   row of a list: A A B A A ─► loop of A: A, A and A, A as a part of the loop, B through a table
+//!   row of a list: A A B A A ─► loop of A: each A as a part of the loop, B through a table
 //! ```
 //!
 //! Subscriptions made at one place of a program have handlers of one type. A loop that is made for the type needs no
@@ -132,7 +132,7 @@ unsafe fn serve<'a, H: Handler>(
 ) -> ControlFlow<()> {
     row.iter().try_for_each(|entry| {
         let post = entry.post();
-        // SAFETY: left again before `deliver_other` enters it.
+        // SAFETY: left again before `deliver_other` enters it, and before what comes after the call.
         let mut entered = post.handler.enter_alone(unsafe { calls.alone() });
         match entered.as_deref_mut() {
             Some(Some(handler)) if ptr::eq(handler.of, of) => {
@@ -142,6 +142,7 @@ unsafe fn serve<'a, H: Handler>(
                     received.goes_to(entry.member());
                     // SAFETY: of this type, and we are in it.
                     unsafe { handler.as_mut() }.handle(received);
+                    drop(entered);
                 })
             }
             _ => {
