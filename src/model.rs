@@ -306,11 +306,7 @@ impl Member for Listener {
         self.deliver(post, &alone, call);
     }
     fn deliver_row<'a>(row: &'a [Entry<Self>], calls: &Calls<'_>, call: &mut &'a Message) -> ControlFlow<()> {
-        row.iter().try_for_each(|entry| {
-            // SAFETY: entered nowhere else here.
-            let alone = unsafe { calls.alone() };
-            calls.make(entry.member().id, || entry.member().deliver_alone(entry.post(), alone, call))
-        })
+        row.iter().try_for_each(|entry| calls.deliver(entry, call))
     }
     fn panicked(self: &Arc<Self>, panic: Box<dyn Any + Send>) {
         std::panic::resume_unwind(panic);

@@ -107,6 +107,11 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     }
 }
 
+/// The least and the most.
+fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    values.fold((f64::INFINITY, 0.0), |(min, max), value| (f64::min(min, value), f64::max(max, value)))
+}
+
 /// How the figures came about; stands above the table.
 pub(crate) fn head(machine: &Machine, rounds: usize, scale: f64) -> String {
     format!(
@@ -150,8 +155,7 @@ pub(crate) fn table(rows: &[Row]) -> String {
         }
         let ours = rows.iter().find(|other| other.scenario == row.scenario && other.contender == OURS);
         let (rate, cpu) = (median(&row.deliveries_per_second), median(&row.cpu_ns_per_delivery));
-        let min = row.deliveries_per_second.iter().copied().fold(f64::INFINITY, f64::min);
-        let max = row.deliveries_per_second.iter().copied().fold(0.0, f64::max);
+        let (min, max) = range(row.deliveries_per_second.iter().copied());
         let spread = format!("{:.2}..{:.2}", min / 1e6, max / 1e6);
         let (by_rate, by_cpu) = match ours {
             Some(ours) if ours.contender != row.contender => {
@@ -214,9 +218,8 @@ pub(crate) fn latencies(rows: &[Row]) -> String {
         let mut line = String::new();
         let micros = |figure| row.latency(figure) / 1000.0;
         let [p50, p90, p99, p999, most] = figures.map(micros);
-        let tails = row.latency.iter().map(|latency| latency.p99 / 1000.0);
-        let (min, max) = tails.fold((f64::INFINITY, 0.0_f64), |(min, max), tail| (min.min(tail), max.max(tail)));
-        let spread = format!("{min:.1}..{max:.1}");
+        let (min, max) = range(row.latency.iter().map(|latency| latency.p99));
+        let spread = format!("{:.1}..{:.1}", min / 1000.0, max / 1000.0);
         let _ = write!(line, "{p50:>9.1} {p90:>9.1} {p99:>9.1} {spread:>16} {p999:>9.1} {most:>9.1} ");
         for figure in [figures[0], figures[2]] {
             let times = ours.map_or("-".into(), |ours| ratio(row.latency(figure) / ours.latency(figure)));

@@ -19,7 +19,6 @@ use std::ptr::{self, NonNull};
 use super::subscriber::{Handler, Received, Subscriber};
 use crate::exec::audience::Entry;
 use crate::exec::calls::Calls;
-use crate::exec::lane::Member;
 use crate::exec::slab::{Placed, Unseen};
 
 /// What is known of a type of handlers. No two types have the same; one type may have several.
@@ -94,7 +93,7 @@ pub(super) fn deliver_row<'a>(
     match (row.first().and_then(|first| type_of(first, calls)), row.last().and_then(|last| type_of(last, calls))) {
         // SAFETY: a loop and its own type.
         (Some(first), Some(last)) if ptr::eq(first, last) => unsafe { (first.serve)(first, row, calls, received) },
-        _ => row.iter().try_for_each(|entry| deliver_one(entry, calls, received)),
+        _ => row.iter().try_for_each(|entry| calls.deliver(entry, received)),
     }
 }
 
@@ -105,19 +104,10 @@ fn type_of(entry: &Entry<Subscriber>, calls: &Calls<'_>) -> Option<&'static Type
     entered?.as_ref().map(|handler| handler.of)
 }
 
-/// To one of whatever type.
-#[inline(always)]
-fn deliver_one<'a>(entry: &'a Entry<Subscriber>, calls: &Calls<'_>, received: &mut Received<'a>) -> ControlFlow<()> {
-    let post = entry.post();
-    // SAFETY: entered nowhere else here.
-    let alone = unsafe { calls.alone() };
-    calls.make(post.id, || entry.member().deliver_alone(post, alone, received))
-}
-
-/// As [`deliver_one`], out of the way of a loop that is for others.
+/// To one of another type, out of the way of the loop.
 #[cold]
 fn deliver_other<'a>(entry: &'a Entry<Subscriber>, calls: &Calls<'_>, received: &mut Received<'a>) -> ControlFlow<()> {
-    deliver_one(entry, calls, received)
+    calls.deliver(entry, received)
 }
 
 /// See [`Serve`].

@@ -7,6 +7,7 @@
 //!
 //! Guarantees: many buses may live in one process and share nothing but threads' message memory and
 //! type numbers; locks: those of `names` and the control lock, all short, never nested, none on the data path.
+
 mod any_handler;
 mod change;
 mod congestion;

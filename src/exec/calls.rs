@@ -10,7 +10,9 @@
 
 use std::ops::ControlFlow;
 
+use super::audience::Entry;
 use super::hold::Hold;
+use super::lane::Member;
 use super::serial::{Alone, Token, TokenId};
 
 /// Calls of handlers that do not run.
@@ -48,5 +50,14 @@ impl<'a> Calls<'a> {
         self.hold.enter(id);
         call();
         if !self.hold.leave() && (self.after)(id) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    /// Hands a member the message; break: as [`make`](Self::make).
+    #[inline(always)]
+    pub(crate) fn deliver<'m, M: Member>(&self, entry: &'m Entry<M>, call: &mut M::Call<'m>) -> ControlFlow<()> {
+        let post = entry.post();
+        // SAFETY: entered nowhere else here.
+        let alone = unsafe { self.alone() };
+        self.make(M::id_of(post), || entry.member().deliver_alone(post, alone, call))
     }
 }

@@ -160,12 +160,7 @@ impl<M: Member> Worker<M> {
             if row.len() >= LONG {
                 return M::deliver_row(row, &calls, &mut call);
             }
-            row.iter().try_for_each(|entry| {
-                let post = entry.post();
-                // SAFETY: entered nowhere else here.
-                let alone = unsafe { calls.alone() };
-                calls.make(M::id_of(post), || entry.member().deliver_alone(post, alone, &mut call))
-            })
+            row.iter().try_for_each(|entry| calls.deliver(entry, &mut call))
         });
     }
 
