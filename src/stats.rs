@@ -41,7 +41,7 @@ impl Counters {
     }
 
     /// Counts one.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn count(&self, kind: Count) {
         let slot = thread_slot::current();
         add(&self.cells[slot.index()][kind as usize], slot, 1, Ordering::Relaxed);
@@ -106,6 +106,12 @@ impl Tally {
     #[inline]
     pub(crate) fn add(&self, n: u64) {
         self.0.store(self.0.load(Ordering::Relaxed) + n, Ordering::Relaxed);
+    }
+
+    /// Makes it `n`.
+    #[inline]
+    pub(crate) fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
     }
 
     /// Raises to `n` if that is more.

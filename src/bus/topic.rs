@@ -34,7 +34,7 @@ use crate::exec::frames::{WaitError, WaitPlan};
 use crate::exec::part::Part;
 use crate::message::{AnyMessageType, Message, MessageType, depth};
 use crate::pinned::PinnedCell;
-use crate::reclaim;
+use crate::reclaim::{self, Pin};
 use crate::stats::Count;
 use crate::sync::Arc;
 use crate::sync::plain::AtomicUsize;
@@ -134,6 +134,7 @@ impl TopicInner {
 
     /// Publishes what the hint says somebody may want; false: nobody does after all, and nothing was counted (the
     /// hint covers everything while a list changes). `control`: finds room in full queues too.
+    #[inline]
     fn publish_wanted(&self, message: Message, control: bool) -> Result<bool, PublishError> {
         if depth::current() != 0
             && let Err(message) = self.bus.feedback.pass(&self.name, &message, control)
@@ -158,6 +159,15 @@ impl TopicInner {
             self.bus.counters.count(Count::Published);
             return Ok(true);
         }
+        self.publish_to_all(pin, message, control)
+    }
+
+    /// As [`publish_wanted`](Self::publish_wanted), whatever the list is: several lanes, inline subscriptions, a full
+    /// queue. Apart from it, so that the common case does not keep the registers that this one needs.
+    #[inline(never)]
+    fn publish_to_all(&self, pin: Pin, message: Message, control: bool) -> Result<bool, PublishError> {
+        let (id, formatters) = (message.type_id(), message.formatters());
+        let list = self.list.load_pinned(&pin);
         let interested = || list.parts.iter().filter(|part| part.audience().interest().covers(id, formatters));
         let with_inline = list.inline.interest().covers(id, formatters);
         let full = || interested().any(|part| part.lane().is_full()) || with_inline && !reserve(&list.inline, &message);

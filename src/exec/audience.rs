@@ -68,7 +68,7 @@ pub(crate) struct Audience<M: Identified> {
 #[inline(always)]
 fn next_row<T>(cells: &[T], mask: u64) -> (&[T], u64) {
     debug_assert!(mask.checked_shr(cells.len() as u32).is_none_or(|beyond| beyond == 0), "cells that are filled");
-    if mask.count_ones() as usize == cells.len() {
+    if mask == u64::MAX.wrapping_shr((cells.len() as u32).wrapping_neg()) {
         return (cells, 0);
     }
     let begin = mask.trailing_zeros();

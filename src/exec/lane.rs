@@ -264,19 +264,19 @@ impl<M: Member> Lane<M> {
     }
 
     /// Queues a dispatch.
-    #[inline]
+    #[inline(always)]
     pub(super) fn push(&self, dispatch: Dispatch<M>) {
         self.fill(self.claim(), dispatch);
     }
 
     /// Takes the place that comes next in the lane's order. It has to be filled at once: the lane waits at it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn claim(&self) -> Place {
         self.ring.claim()
     }
 
     /// Queues a dispatch at its place.
-    #[inline]
+    #[inline(always)]
     pub(super) fn fill(&self, place: Place, dispatch: Dispatch<M>) {
         if self.ring.fill(place, dispatch) {
             self.wake();

@@ -62,7 +62,7 @@ impl<M: Member> Part<M> {
     }
 
     /// Queues the message for the list's members.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push(&self, message: Message) {
         self.lane().push(self.dispatch(message));
     }
@@ -111,7 +111,7 @@ impl<M: Member> Part<M> {
         next
     }
 
-    #[inline]
+    #[inline(always)]
     fn dispatch(&self, message: Message) -> Dispatch<M> {
         let held = NonNull::new(Arc::as_ptr(self.held()).cast_mut()).expect("an Arc is not null");
         Dispatch { message, held }

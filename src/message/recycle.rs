@@ -61,8 +61,18 @@ fn class_layout(class: u8) -> Layout {
     Layout::from_size_align(CLASSES[class as usize], ALIGN).expect("class sizes are valid")
 }
 
+/// Blocks of the class that a pool keeps.
 fn class_limit(class: u8) -> usize {
-    POOL_BYTES / CLASSES[class as usize]
+    const LIMITS: [usize; CLASSES.len()] = {
+        let mut limits = CLASSES;
+        let mut at = 0;
+        while at < limits.len() {
+            limits[at] = POOL_BYTES / CLASSES[at];
+            at += 1;
+        }
+        limits
+    };
+    LIMITS[class as usize]
 }
 
 /// Which pool a block belongs to; null: none.

@@ -83,45 +83,50 @@ impl TailWord {
 }
 
 /// How positions map to segments and slots: all of them powers of two.
+///
+/// Masks, ready to use: a publish works with them several times.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Layout {
     slot_bits: u32,
-    segment_bits: u32,
+    /// Slots in a segment, less one.
+    slot_mask: usize,
+    /// Segments, less one.
+    segment_mask: usize,
 }
 
 impl Layout {
     /// `2^slot_bits` slots a segment, `2^segment_bits` segments at most.
     pub(crate) fn new(slot_bits: u32, segment_bits: u32) -> Self {
-        Self { slot_bits, segment_bits }
+        Self { slot_bits, slot_mask: (1 << slot_bits) - 1, segment_mask: (1 << segment_bits) - 1 }
     }
 
     /// Slots in a segment.
     #[inline]
     pub(crate) fn slots(self) -> usize {
-        1 << self.slot_bits
+        self.slot_mask + 1
     }
 
     /// Slots in a segment, as a distance.
     #[inline]
     pub(crate) fn segment_len(self) -> u64 {
-        1 << self.slot_bits
+        self.slot_mask as u64 + 1
     }
 
     /// Segments the directory can name.
     pub(crate) fn segments(self) -> usize {
-        1 << self.segment_bits
+        self.segment_mask + 1
     }
 
     /// Where in the directory the segment of `position` stands.
     #[inline]
     pub(crate) fn segment_of(self, position: Position) -> usize {
-        (position.0 >> self.slot_bits) as usize & (self.segments() - 1)
+        (position.0 >> self.slot_bits) as usize & self.segment_mask
     }
 
     /// Where in its segment `position` stands.
     #[inline]
     pub(crate) fn slot_of(self, position: Position) -> usize {
-        position.0 as usize & (self.slots() - 1)
+        position.0 as usize & self.slot_mask
     }
 
     /// Whether `position` is the first of its segment.

@@ -41,8 +41,9 @@ pub(crate) struct Place {
     asleep: bool,
 }
 
-/// How many entries go out between two looks at the producers' end for the high-water mark.
-const DEPTH_SAMPLE: u64 = 32;
+/// How many entries go out between two looks at the producers' end for the high-water mark: each look takes the line
+/// that producers write.
+const DEPTH_SAMPLE: u64 = 128;
 
 /// A ring with room for at least `capacity` entries that grows within `budget`.
 ///
@@ -71,7 +72,7 @@ pub(crate) fn ring_at<E: Entry>(
 ) -> (Arc<Ring<E>>, Consumer<E>) {
     let (segments, reader) = Segments::new(layout, base, most, first, budget);
     let gauges = Gauges::default();
-    gauges.taken.add(first.get());
+    gauges.taken.set(first.get());
     let ring =
         Arc::new(Ring { segments, full: CachePadded::new(AtomicBool::new(false)), gauges: CachePadded::new(gauges) });
     (Arc::clone(&ring), Consumer { ring, reader })
@@ -92,7 +93,7 @@ impl<E: Entry> Ring<E> {
     }
 
     /// Takes the next place. It has to be filled, and soon: the consumer waits at it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn claim(&self) -> Place {
         let (claim, asleep) = self.segments.claim();
         let position = claim.position();
@@ -103,7 +104,7 @@ impl<E: Entry> Ring<E> {
     }
 
     /// Puts an entry where it belongs. True if the caller has to wake the consumer.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn fill(&self, place: Place, entry: E) -> bool {
         self.segments.fill(place.claim, entry);
         place.asleep && self.segments.take_sleep_mark()
@@ -153,10 +154,12 @@ impl<E: Entry> Ring<E> {
 
 impl<E: Entry> Consumer<E> {
     /// The next entry, or nothing (yet).
-    #[inline]
+    #[inline(always)]
     pub(crate) fn pop(&mut self) -> Option<E> {
         let (entry, left_segment) = self.reader.take()?;
-        if self.reader.head().get() % DEPTH_SAMPLE == 1 {
+        let taken = self.reader.head().get();
+        self.ring.gauges.taken.set(taken);
+        if taken % DEPTH_SAMPLE == 1 {
             self.sample();
         }
         if left_segment {
@@ -180,19 +183,16 @@ impl<E: Entry> Consumer<E> {
         self.reader.segments().tail() != self.reader.head()
     }
 
-    /// Records depth and progress for those who look.
-    pub(crate) fn sample(&self) {
-        let gauges = &self.ring.gauges;
-        let taken = self.reader.head().get();
-        gauges.high_water.raise(self.reader.segments().tail().get().saturating_sub(taken) + 1);
-        gauges.taken.add(taken - gauges.taken.get());
+    /// Raises the high-water mark to what waits now.
+    #[cold]
+    fn sample(&self) {
+        let waiting = self.reader.segments().tail().get().saturating_sub(self.reader.head().get());
+        self.ring.gauges.high_water.raise(waiting + 1);
     }
 
     /// Says "I sleep", if everything claimed was taken. After true, look once more at other
     /// sources of work, then sleep; [`cancel_sleep`](Self::cancel_sleep) if there was some.
     pub(crate) fn try_mark_asleep(&mut self) -> bool {
-        let gauges = &self.ring.gauges;
-        gauges.taken.add(self.reader.head().get() - gauges.taken.get());
         self.reader.segments().try_mark_asleep(self.reader.head())
     }
 
@@ -256,7 +256,6 @@ mod tests {
                     assert_eq!(n, taken, "from {start}");
                     taken += 1;
                 }
-                consumer.sample();
                 assert_eq!(consumer.head().get(), start + taken as u64);
                 assert!(consumer.try_mark_asleep() && ring.is_asleep());
                 assert!(ring.take_sleep_mark() && !consumer.cancel_sleep());

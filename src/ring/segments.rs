@@ -133,7 +133,7 @@ impl<E: Entry> Segments<E> {
     }
 
     /// Claims the next position; true if the reader sleeps. Wait-free.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn claim(&self) -> (Claim, bool) {
         // Relaxed: the position alone; entries are published by their slots. That claims of
         // ordered publishers are ordered follows from coherence of this one word.
@@ -155,7 +155,7 @@ impl<E: Entry> Segments<E> {
     }
 
     /// Fills the claimed position.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn fill(&self, claim: Claim, entry: E) {
         let Claim(position) = claim;
         if position >= self.limit() {
@@ -276,7 +276,7 @@ impl<E: Entry> Reader<E> {
     }
 
     /// The next entry, if its producer has written it. True in the pair if it ended a segment.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take(&mut self) -> Option<(E, bool)> {
         let slot = self.segments.layout.slot_of(self.head);
         // SAFETY: `current` is the segment of `head`, which the directory owns until we leave it; invariant

@@ -9,6 +9,8 @@
 //! ends, and the next owner sees all its predecessor wrote (Acquire/Release on the bitmap). Cost:
 //! one bit set per thread life, then a thread-local read. No registration, nothing to free.
 
+use std::cell::Cell;
+
 use super::plain::{AtomicU64, Ordering};
 
 /// Number of slots; the last one is shared.
@@ -62,6 +64,8 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         let Slot(index) = self.0;
+        // What the thread counts while it ends goes to the shared one.
+        CURRENT.set(SHARED);
         if index != SHARED {
             // Release: see `take`.
             TAKEN[index / 64].fetch_and(!(1 << (index % 64)), Ordering::Release);
@@ -71,12 +75,22 @@ impl Drop for Lease {
 
 thread_local! {
     static LEASE: Lease = Lease::take();
+    /// What `LEASE` says: a load to read, where that one asks whether it is alive.
+    static CURRENT: Cell<usize> = const { Cell::new(SLOTS) };
 }
 
 /// The calling thread's slot; the shared one while the thread is ending.
 #[inline]
 pub(crate) fn current() -> Slot {
-    LEASE.try_with(|lease| lease.0).unwrap_or(Slot(SHARED))
+    let index = CURRENT.get();
+    if index < SLOTS { Slot(index) } else { lease() }
+}
+
+#[cold]
+fn lease() -> Slot {
+    let slot = LEASE.try_with(|lease| lease.0).unwrap_or(Slot(SHARED));
+    CURRENT.set(slot.0);
+    slot
 }
 
 #[cfg(all(test, not(loom)))]

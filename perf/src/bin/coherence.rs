@@ -122,8 +122,11 @@ fn follow(trace: impl BufRead, marks: [u64; 4]) -> Traffic {
         let Some((address, size)) = text[2..].trim().split_once(',') else { continue };
         let (Ok(address), Ok(size)) = (u64::from_str_radix(address, 16), size.parse::<u64>()) else { continue };
         if let Some(next) = marks.iter().position(|&mark| mark == address) {
-            core = next;
-            lane_turns += u64::from(next == 1);
+            // An exchange is a load and a store.
+            if next != core {
+                core = next;
+                lane_turns += u64::from(next == 1);
+            }
             continue;
         }
         if core == NOBODY {
