@@ -27,9 +27,11 @@ use crate::{ring, sync};
 mod queued;
 mod slabs;
 mod snapshots;
+mod spans;
 
 pub use self::slabs::{Placed, Slabs};
 pub use self::snapshots::{Pin, PinnedCell, Reclaimer, SnapshotCell, pin, synchronize};
+pub use self::spans::{Block, span_of_two};
 
 /// Destroys the engine's thread-locals of the calling thread, as its end does (in a model; elsewhere threads
 /// do that themselves).

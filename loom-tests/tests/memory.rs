@@ -3,7 +3,7 @@
 
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom_tests::{Drops, Model, Watched, live_blocks, spawn};
-use stasis_bus::model::{flush, gather_on_this_thread, message_type};
+use stasis_bus::model::{flush, gather_on_this_thread, message_type, span_of_two};
 use std::sync::Arc;
 
 /// Runs a model after which no block may be left.
@@ -132,5 +132,29 @@ fn a_batch_comes_back_whole() {
         lane.join().unwrap();
         drop(kind.message(drops.probe()));
         assert_eq!(drops.count(), 5);
+    });
+}
+
+/// Promise: blocks of one span given up at once by two threads: it is freed once, by the last, after the last uses of both.
+/// Mutation: blocks counted down Relaxed.
+#[test]
+fn a_span_goes_with_its_last_block() {
+    check("a_span_goes_with_its_last_block", 3, || {
+        let [mine, other] = span_of_two();
+        let uses = Arc::new([Watched::new(0), Watched::new(0)]);
+        let give_up = |block: stasis_bus::model::Block, number: usize| {
+            let uses = Arc::clone(&uses);
+            move || {
+                uses[number].set(1);
+                let is_last = block.give_up();
+                if is_last {
+                    assert_eq!(uses.each_ref().map(Watched::get), [1, 1]);
+                }
+                is_last
+            }
+        };
+        let thread = spawn(give_up(other, 1));
+        let last = give_up(mine, 0)();
+        assert!(thread.join().unwrap() != last);
     });
 }

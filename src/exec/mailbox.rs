@@ -22,6 +22,7 @@ use super::flood::Flood;
 use super::frames::{Helper, Serving};
 use super::lane::{Away, Member, Running, Turn};
 use super::serial::{Token, TokenId};
+use crate::clock::Timestamp;
 use crate::contain::quietly;
 use crate::message::Message;
 use crate::sync::park::{self, Sleeper};
@@ -90,8 +91,9 @@ struct Items<M: Member> {
     closed: bool,
     /// Entries ever queued.
     pushed: u64,
-    /// Type of what the handler was given last (empty: of none), and when.
-    current: (String, Instant),
+    /// Type of what the handler was given last (empty: of none), and when; none: that of the call
+    /// that got stuck.
+    current: (String, Option<Timestamp>),
     /// Who serves it, while that thread sleeps.
     sleeper: Option<Sleeper>,
 }
@@ -126,7 +128,7 @@ impl<M: Member> Mailbox<M> {
     ) -> Self {
         flood.rose(waiting.len(), Self::ITEM_BYTES);
         let (opened, pushed) = (Instant::now(), waiting.len() as u64);
-        let current = (about.message_type.take().unwrap_or_default().into(), opened);
+        let current = (about.message_type.take().unwrap_or_default().into(), None);
         let items = Mutex::new(Items { waiting, closed: false, pushed, current, sleeper: None });
         Self { about, opened, token, quick, over, running: AtomicBool::new(true), items, flood }
     }
@@ -144,7 +146,8 @@ impl<M: Member> Mailbox<M> {
             opened: self.opened,
             running: self.is_running().then(|| {
                 let (kind, since) = &items.current;
-                ((!kind.is_empty()).then(|| kind.as_str().into()), *since)
+                let began = since.and_then(|since| Instant::now().checked_sub(since.elapsed()));
+                ((!kind.is_empty()).then(|| kind.as_str().into()), began.unwrap_or(self.opened))
             }),
             pushed: items.pushed,
             waiting: items.waiting.len() as u64,
@@ -181,7 +184,7 @@ impl<M: Member> Mailbox<M> {
 
     /// The next entry; none: the mailbox is closed. `now` is when the last call ended, and then when this entry was taken:
     /// the clock is read again after a sleep only.
-    fn next(&self, quick_calls: usize, last: bool, now: &mut Instant) -> Option<Deferred<M>> {
+    fn next(&self, quick_calls: usize, last: bool, now: &mut Timestamp) -> Option<Deferred<M>> {
         let mut waited = false;
         loop {
             {
@@ -195,7 +198,7 @@ impl<M: Member> Mailbox<M> {
                     let (kind, since) = &mut items.current;
                     kind.clear();
                     kind.push_str(item.message_type());
-                    *since = *now;
+                    *since = Some(*now);
                     return Some(item);
                 }
                 if last || waited || quick_calls >= QUICK_CALLS {
@@ -213,7 +216,7 @@ impl<M: Member> Mailbox<M> {
                 }
                 park::sleep(Some(left));
             }
-            *now = Instant::now();
+            *now = Timestamp::now();
         }
     }
 
@@ -224,14 +227,14 @@ impl<M: Member> Mailbox<M> {
         let token = unsafe { Token::again(self.token) };
         let _serving = Serving::begin(Rc::new(Arc::clone(self)));
         self.running.store(false, Ordering::Relaxed);
-        let (mut quick_calls, mut last, mut now) = (0, self.over, Instant::now());
+        let (mut quick_calls, mut last, mut now) = (0, self.over, Timestamp::now());
         while let Some(item) = self.next(quick_calls, last, &mut now) {
             let began = now;
             self.running.store(true, Ordering::Relaxed);
             last |= item.serve(&token);
             self.running.store(false, Ordering::Relaxed);
-            now = Instant::now();
-            quick_calls = if now - began < self.quick { quick_calls + 1 } else { 0 };
+            now = Timestamp::now();
+            quick_calls = if now.since(began) < self.quick { quick_calls + 1 } else { 0 };
         }
     }
 }

@@ -19,7 +19,7 @@ use std::any::TypeId as PayloadId;
 use std::ptr::{self, NonNull};
 
 use super::Eid;
-use super::recycle::{self, Owner};
+use super::recycle::{self, Origin, Owner};
 use super::types::{TypeId, TypeSlot};
 use crate::clock::Timestamp;
 use crate::message::Formatters;
@@ -75,8 +75,8 @@ pub(super) struct Header {
     /// See [`depth`](super::depth). Only grows.
     depth: AtomicU16,
     formatters: Formatters,
-    /// Size class, or [`recycle::NO_CLASS`].
-    pub(super) class: u8,
+    /// Where the memory comes from.
+    pub(super) origin: Origin,
     eid: Option<Eid>,
 }
 
@@ -107,7 +107,7 @@ impl BlockRef {
         payload: P,
     ) -> Self {
         let vtable = VtableOf::<P>::VTABLE;
-        let (memory, owner, class) = recycle::allocate(vtable.layout);
+        let (memory, owner, origin) = recycle::allocate(vtable.layout);
         let Some(memory) = memory else { handle_alloc_error(vtable.layout) };
         kind.enter();
         let header = Header {
@@ -120,7 +120,7 @@ impl BlockRef {
             type_id: kind.id(),
             depth: AtomicU16::new(0),
             formatters,
-            class,
+            origin,
             eid,
         };
         // SAFETY: the memory is fresh, large and aligned enough for header and payload.

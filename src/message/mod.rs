@@ -16,6 +16,7 @@ mod filter;
 mod formatter;
 mod recycle;
 mod sanitizer;
+pub(crate) mod span;
 mod types;
 
 use std::fmt;

@@ -30,13 +30,16 @@ use std::cell::{Cell, UnsafeCell};
 use std::ptr::{self, NonNull};
 
 use super::block::Header;
+use super::span::{self, ALIGN};
 use crate::sync::{AtomicIsize, AtomicPtr, AtomicUsize, Ordering, local, prefetch, scaled};
 
 /// Block sizes that are recycled, in bytes, header included.
 const CLASSES: [usize; 7] = [64, 128, 192, 256, 384, 512, 1024];
-/// Class of a block that goes straight back to the allocator.
-pub(super) const NO_CLASS: u8 = u8::MAX;
-const ALIGN: usize = 64;
+/// Blocks that come from the allocator, and go back to it, together.
+const SPAN: usize = scaled(8, 1);
+/// A line between two blocks that nobody uses: what a processor fetches because it lies beside. Without it everything
+/// between distant cores takes twice as long.
+const GAP: usize = ALIGN;
 /// Bytes a pool keeps per size class.
 const POOL_BYTES: usize = 1 << 20;
 /// Blocks a lane gathers for one owner before it hands them over.
@@ -50,6 +53,19 @@ const GROWTH_BYTES: usize = 1 << 16;
 /// Owners a lane gathers for at a time (by address, which a model must not depend on).
 const OUTBOX: usize = scaled(8, 1);
 
+/// Where a block's memory comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Origin {
+    class: u8,
+    /// Which one of its span.
+    place: u8,
+}
+
+impl Origin {
+    /// From the allocator, and straight back to it.
+    const SYSTEM: Self = Self { class: u8::MAX, place: 0 };
+}
+
 fn class_of(layout: Layout) -> Option<u8> {
     if layout.align() > ALIGN {
         return None;
@@ -57,8 +73,9 @@ fn class_of(layout: Layout) -> Option<u8> {
     CLASSES.iter().position(|&size| layout.size() <= size).map(|class| class as u8)
 }
 
-fn class_layout(class: u8) -> Layout {
-    Layout::from_size_align(CLASSES[class as usize], ALIGN).expect("class sizes are valid")
+/// Bytes from a block of the class to the next one of its span.
+fn class_stride(class: u8) -> usize {
+    CLASSES[class as usize] + GAP
 }
 
 /// Blocks of the class that a pool keeps.
@@ -152,15 +169,15 @@ local! {
     static OUTBOX_OF_LANE: Outbox = const { Outbox { on: Cell::new(false), chains: UnsafeCell::new([Chain::EMPTY; OUTBOX]) } };
 }
 
-/// Memory for a block: pointer (`None`: out of memory), the pool it goes back to, its class.
+/// Memory for a block: pointer (`None`: out of memory), the pool it goes back to, where it comes from.
 #[inline]
-pub(super) fn allocate(layout: Layout) -> (Option<NonNull<Header>>, Owner, u8) {
+pub(super) fn allocate(layout: Layout) -> (Option<NonNull<Header>>, Owner, Origin) {
     if let Some(class) = class_of(layout)
         && let Ok((memory, owner)) = POOL.try_with(|pool| (pool.take(class), Owner(pool.remote)))
     {
-        return (memory, owner, class);
+        return (memory, owner, memory.map_or(Origin::SYSTEM, |block| origin_of(block.as_ptr())));
     }
-    (system_allocate(layout), Owner::NONE, NO_CLASS)
+    (system_allocate(layout), Owner::NONE, Origin::SYSTEM)
 }
 
 /// Gives a block's memory back.
@@ -171,9 +188,9 @@ pub(super) fn allocate(layout: Layout) -> (Option<NonNull<Header>>, Owner, u8) {
 pub(super) unsafe fn release(block: NonNull<Header>, layout: Layout) {
     // SAFETY: initialised, as the caller promises.
     let header = unsafe { block.as_ref() };
-    let (owner, class) = (header.owner, header.class);
-    if class == NO_CLASS {
-        // SAFETY: class NO_CLASS was allocated with its own layout.
+    let owner = header.owner;
+    if header.origin == Origin::SYSTEM {
+        // SAFETY: allocated with its own layout.
         unsafe { system_free(block, layout) };
         return;
     }
@@ -214,11 +231,15 @@ unsafe fn system_free(block: NonNull<Header>, layout: Layout) {
 /// # Safety
 /// The block has a class and nothing refers to it.
 unsafe fn free_classed(block: NonNull<Header>) {
-    // Of a block that was never used the class and the link are there, and nothing else.
-    // SAFETY: as the caller promises.
-    let class = unsafe { (*block.as_ptr()).class };
-    // SAFETY: classed blocks are allocated with the class's layout.
-    unsafe { system_free(block, class_layout(class)) };
+    let Origin { class, place } = origin_of(block.as_ptr());
+    // SAFETY: the caller's promise; `grow` has written down which one of which span it is.
+    unsafe { span::give_up(block.cast(), usize::from(place), class_stride(class)) };
+}
+
+/// Of a block with a class. (Of one that was never used, this and the link are there, and nothing else.)
+fn origin_of(block: *mut Header) -> Origin {
+    // SAFETY: as in `next_of`.
+    unsafe { (*block).origin }
 }
 
 fn next_of(block: *mut Header) -> *mut Header {
@@ -324,8 +345,7 @@ impl Pool {
             let ahead = ahead_of(block.as_ptr());
             expect(if ahead.is_null() { next } else { ahead });
             self.incoming.set(next);
-            // SAFETY: initialised header of a block we own.
-            if unsafe { block.as_ref().class } == class {
+            if origin_of(block.as_ptr()).class == class {
                 self.out.set(self.out.get() - 1);
                 return Some(block);
             }
@@ -342,14 +362,22 @@ impl Pool {
     #[cold]
     fn grow(&self, class: u8) -> Option<NonNull<Header>> {
         let most = if self.out.get() < FIRST_GROWTH { FIRST_GROWTH } else { GROWTH };
-        let most = most.min(GROWTH_BYTES / CLASSES[class as usize]);
+        let stride = class_stride(class);
         let mut blocks = [ptr::null_mut::<Header>(); GROWTH];
         let mut got = 0;
-        while got < most
-            && let Some(block) = system_allocate(class_layout(class))
+        while got < most.min(GROWTH_BYTES / CLASSES[class as usize])
+            && let Some(first) = span::allocate(stride, SPAN)
         {
-            blocks[got] = block.as_ptr();
-            got += 1;
+            for place in 0..SPAN {
+                let block = first.cast::<Header>().as_ptr().wrapping_byte_add(place * stride);
+                // What a list needs of a header.
+                // SAFETY: fresh memory of the class, which is no smaller than a header.
+                let origin = unsafe { &raw mut (*block).origin };
+                // SAFETY: as above.
+                unsafe { origin.write(Origin { class, place: place as u8 }) };
+                blocks[got + place] = block;
+            }
+            got += SPAN;
         }
         let first = NonNull::new(blocks[0])?;
         let list = &self.free[class as usize];
@@ -357,13 +385,8 @@ impl Pool {
             let at = n.reverse_bits().wrapping_shr(usize::BITS - GROWTH.trailing_zeros());
             if at < got {
                 let block = blocks[at];
-                // What a list needs of a header.
-                // SAFETY: fresh memory of the class, which is no smaller than a header.
-                let its_class = unsafe { &raw mut (*block).class };
                 // SAFETY: as above.
                 let its_next = unsafe { &raw mut (*block).next };
-                // SAFETY: as above.
-                unsafe { its_class.write(class) };
                 // SAFETY: as above.
                 unsafe { its_next.write(crate::sync::UnsafeCell::new(list.replace(block))) };
             }
@@ -376,8 +399,7 @@ impl Pool {
     /// Puts a block that was out into its list, or frees it if the list is long enough.
     #[inline]
     fn keep(&self, block: NonNull<Header>) -> bool {
-        // SAFETY: initialised header of a block we own.
-        let class = unsafe { block.as_ref().class };
+        let class = origin_of(block.as_ptr()).class;
         let count = &self.counts[class as usize];
         self.out.set(self.out.get() - 1);
         if count.get() >= class_limit(class) {
@@ -426,8 +448,7 @@ impl Chain {
         // accounted for.
         let remote = unsafe { &*self.owner.0 };
         let mut head = remote.returned.load(Ordering::Relaxed);
-        // SAFETY: initialised header of a block we own.
-        let class = unsafe { (*self.head).class };
+        let class = origin_of(self.head).class;
         if head != closed() && remote.waiting.load(Ordering::Relaxed) < class_limit(class) {
             // Before the exchange: after it the remote may be gone.
             remote.waiting.fetch_add(self.len, Ordering::Relaxed);
