@@ -456,7 +456,8 @@ impl Part {
     }
     /// As a publish to several lanes.
     pub fn push_each(parts: &[Self], message: Message) {
-        part::Part::push_each(&mut parts.iter().map(|part| &part.0), message);
+        let pushed = part::Part::push_each(&mut parts.iter().map(|part| &part.0), message);
+        assert!(pushed.is_ok() || parts.is_empty());
     }
     pub fn push_through(&self, message: Message) -> bool {
         self.0.push_through(message)

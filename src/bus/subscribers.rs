@@ -95,7 +95,7 @@ impl Subscribers {
             };
             let group: Vec<_> = added.extract_if(.., same_list).collect();
             match lane {
-                None => inline = Arc::new(inline.with(&group)),
+                None => inline = Arc::new(inline.with(&group).ready()),
                 Some(lane) => match parts.iter().position(|part| Arc::ptr_eq(part.lane(), &lane)) {
                     Some(at) => parts[at] = Part::new(lane, parts[at].audience().with(&group)),
                     None => parts.push(Part::new(lane, Audience::from_entries(group))),
@@ -109,7 +109,7 @@ impl Subscribers {
     fn replace(&self, subscriber: &Subscriber, list: Audience<Subscriber>) -> Self {
         let Some(lane) = subscriber.route.dispatch_lane() else {
             let gone = usize::from(subscriber.route.is_queued() && list.len() < self.inline.len());
-            return Self { parts: self.parts.clone(), inline: Arc::new(list), queued: self.queued - gone };
+            return Self { parts: self.parts.clone(), inline: Arc::new(list.ready()), queued: self.queued - gone };
         };
         let gone = list.len() == 0;
         let mut parts = self.parts.to_vec();

@@ -159,13 +159,13 @@ impl TopicInner {
             self.bus.counters.count(Count::Published);
             return Ok(true);
         }
-        self.publish_to_all(pin, message, control)
+        self.publish_to_all(message, control, pin)
     }
 
     /// As [`publish_wanted`](Self::publish_wanted), whatever the list is: several lanes, inline subscriptions, a full
     /// queue. Apart from it, so that the common case does not keep the registers that this one needs.
     #[inline(never)]
-    fn publish_to_all(&self, pin: Pin, message: Message, control: bool) -> Result<bool, PublishError> {
+    fn publish_to_all(&self, message: Message, control: bool, pin: Pin) -> Result<bool, PublishError> {
         let (id, formatters) = (message.type_id(), message.formatters());
         let list = self.list.load_pinned(&pin);
         let interested = || list.parts.iter().filter(|part| part.audience().interest().covers(id, formatters));
@@ -185,13 +185,16 @@ impl TopicInner {
             };
             parts.map(through).count() > 0
         } else if with_inline {
-            Part::push_each(&mut parts, message.clone())
+            Part::push_each(&mut parts, message.clone()).is_ok()
         } else {
-            let on_lanes = Part::push_each(&mut parts, message);
-            if on_lanes {
+            let Err(unwanted) = Part::push_each(&mut parts, message) else {
                 self.bus.counters.count(Count::Published);
-            }
-            return Ok(on_lanes);
+                return Ok(true);
+            };
+            // Its destructor is user code.
+            drop(pin);
+            drop(unwanted);
+            return Ok(false);
         };
         if !on_lanes && !with_inline {
             return Ok(false);
@@ -436,6 +439,7 @@ mod tests {
     use super::*;
     use crate::{Bus, Delivery};
     use std::sync::mpsc::channel;
+    use std::time::Instant;
 
     /// While a list changes the hint covers everything, so publishes come as far as the list.
     #[test]
@@ -452,6 +456,31 @@ mod tests {
         topic.publish(kind.message(3)).unwrap();
         assert_eq!((bus.stats().published, bus.stats().unwanted), (1, 2));
         listener.unsubscribe().wait().unwrap();
+    }
+
+    /// A payload whose destructor waits for everybody who is pinned.
+    struct Waits(std::sync::mpsc::Sender<bool>);
+
+    impl Drop for Waits {
+        fn drop(&mut self) {
+            let _ = self.0.send(reclaim::synchronize(Instant::now() + Duration::from_secs(1)));
+        }
+    }
+
+    #[test]
+    fn a_message_nobody_wants_after_all_is_dropped_unpinned() {
+        let bus = Bus::builder().lanes(1).build().unwrap();
+        let (kind, other) = (MessageType::<u64>::new(&bus, "n").unwrap(), MessageType::new(&bus, "o").unwrap());
+        let topic = bus.topic("t").unwrap();
+        let _listener = topic.subscriber().accept(&kind).subscribe(|_| ()).unwrap();
+        for open in [false, true] {
+            if open {
+                topic.0.hint.open();
+            }
+            let (tell, told) = channel();
+            topic.publish(other.message(Waits(tell))).unwrap();
+            assert!(told.recv().unwrap(), "open: {open}");
+        }
     }
 
     /// What the bus says of itself finds room in full queues, up to a bound: the handler may be what says it.

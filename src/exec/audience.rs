@@ -20,6 +20,7 @@
 mod cells;
 mod chunk;
 mod entry;
+mod front;
 
 use std::ops::ControlFlow;
 use std::ptr;
@@ -29,6 +30,7 @@ use crate::sync::Arc;
 use crate::sync::plain::Ordering;
 use chunk::{CHUNK, Chunk, Strand};
 pub(crate) use entry::Entry;
+use front::Front;
 
 /// Cells of a new chunk, at least: of the only one, and of one behind others.
 const ROOM: usize = 4;
@@ -62,6 +64,8 @@ pub(crate) struct Audience<M: Identified> {
     widened: usize,
     /// All members have the same filter, and what it accepts is what `interest` covers.
     alike: bool,
+    /// All members, if they are a row of neighbours that are alike: see [`ready`](Audience::ready).
+    front: Option<Front<M>>,
 }
 
 /// The first row of neighbours among those in the mask, and the mask of the rest.
@@ -84,7 +88,24 @@ fn is_precise(filter: Option<&Arc<Filter>>) -> bool {
 impl<M: Identified> Audience<M> {
     /// Nobody.
     pub(crate) fn empty() -> Self {
-        Self { strands: Arc::new([]), last_live: 0, len: 0, interest: Interest::default(), widened: 0, alike: true }
+        Self {
+            strands: Arc::new([]),
+            last_live: 0,
+            len: 0,
+            interest: Interest::default(),
+            widened: 0,
+            alike: true,
+            front: None,
+        }
+    }
+
+    /// This version, ready to be walked often.
+    pub(crate) fn ready(self) -> Self {
+        let front = match &*self.strands {
+            [strand] if self.alike => Front::of(&strand.chunk, self.last_live),
+            _ => None,
+        };
+        Self { front, ..self }
     }
 
     /// A list of these members.
@@ -181,6 +202,7 @@ impl<M: Identified> Audience<M> {
             interest: self.interest.clone(),
             widened: self.widened,
             alike: self.alike,
+            front: None,
         }
     }
 
@@ -193,6 +215,20 @@ impl<M: Identified> Audience<M> {
     /// the id `after`, until `f` says break. The message is one that [`interest`](Self::interest) covers.
     #[inline(always)]
     pub(crate) fn walk<'a>(
+        &'a self,
+        message: &Message,
+        after: Option<u64>,
+        mut f: impl FnMut(&'a [Entry<M>]) -> ControlFlow<()>,
+    ) {
+        match (&self.front, after) {
+            (Some(front), None) => drop(f(front.row())),
+            _ => self.walk_strands(message, after, f),
+        }
+    }
+
+    /// As [`walk`](Self::walk), whatever the list is. A function of its own: its loops need the registers.
+    #[inline(never)]
+    fn walk_strands<'a>(
         &'a self,
         message: &Message,
         after: Option<u64>,

@@ -41,7 +41,7 @@ pub(crate) struct Part<M: Member>(Option<Arc<Held<M>>>);
 impl<M: Member> Part<M> {
     /// A list on a lane.
     pub(crate) fn new(lane: Arc<Lane<M>>, audience: Audience<M>) -> Self {
-        Self(Some(Arc::new(Held { lane, audience, parts: AtomicUsize::new(1) })))
+        Self(Some(Arc::new(Held { lane, audience: audience.ready(), parts: AtomicUsize::new(1) })))
     }
 
     #[inline]
@@ -82,21 +82,21 @@ impl<M: Member> Part<M> {
     /// behind it on all their lanes.
     ///
     /// All places are taken before the first is filled, so nobody has the message while it has no place in some
-    /// lane's order. (Of more lists than [`ROW`]: a row after the other.) False: there are no lists. Model:
+    /// lane's order. (Of more lists than [`ROW`]: a row after the other.) The message back: there are no lists. Model:
     /// `part.rs`, `an_answer_comes_behind_its_question`.
     #[inline]
-    pub(crate) fn push_each<'a>(parts: &mut impl Iterator<Item = &'a Self>, message: Message) -> bool {
+    pub(crate) fn push_each<'a>(parts: &mut impl Iterator<Item = &'a Self>, message: Message) -> Result<(), Message> {
         let mut next = parts.next();
         while let Some(first) = next {
             let place = first.lane().claim();
             next = Self::push_row(parts, &message, ROW);
             if next.is_none() {
                 first.lane().fill(place, first.dispatch(message));
-                return true;
+                return Ok(());
             }
             first.lane().fill(place, first.dispatch(message.clone()));
         }
-        false
+        Err(message)
     }
 
     /// The rest of a row, with its places on the stack; the first that is not in it.

@@ -152,11 +152,11 @@ impl<M: Member> Worker<M> {
         }
         let mut call = M::call(message);
         let after_call = |id| self.after_call(walk, id);
+        // SAFETY: handlers of this lane's members that run do so below on this stack, if they wait, or elsewhere, if
+        // the lane was taken from them; there are none of either, and who waits while it is called is left alone by
+        // what serves the lane meanwhile.
+        let calls = unsafe { Calls::new(&self.hold, &self.token, &after_call) };
         audience.walk(message, after, |row| {
-            // SAFETY: handlers of this lane's members that run do so below on this stack, if they wait, or elsewhere, if
-            // the lane was taken from them; there are none of either, and who waits while it is called is left alone by
-            // what serves the lane meanwhile.
-            let calls = unsafe { Calls::new(&self.hold, &self.token, &after_call) };
             if row.len() >= LONG {
                 return M::deliver_row(row, &calls, &mut call);
             }

@@ -24,7 +24,7 @@ use super::types::{TypeId, TypeSlot};
 use crate::clock::Timestamp;
 use crate::message::Formatters;
 use crate::sync::plain::AtomicU16;
-use crate::sync::{AtomicUsize, Ordering, UnsafeCell, prefetch};
+use crate::sync::{AtomicUsize, Ordering, UnsafeCell, prefetch, scaled};
 
 /// Payload behaviour, one static per payload type.
 struct PayloadVtable {
@@ -79,6 +79,8 @@ pub(super) struct Header {
     pub(super) origin: Origin,
     eid: Option<Eid>,
 }
+
+const _: () = assert!(size_of::<Header>() <= scaled(64, usize::MAX), "a line");
 
 /// Counted reference to a block.
 pub(super) struct BlockRef(NonNull<Header>);

@@ -17,11 +17,11 @@
 //! by their last holders, and the last of these frees the `Remote` (`orphans` reaches zero once the
 //! thread has added the number of blocks out and each of them was subtracted).
 //!
-//! Guarantees: a block is reused only after its last reference is gone; at most
-//! [`POOL_BYTES`] wait in a pool and as much again on their way to it; a thread that ended leaves
+//! Guarantees: a block is reused only after its last reference is gone; at most [`POOL_BYTES`] of blocks of a size wait
+//! in a pool and as much again on their way to it (what they keep besides: see `span`); a thread that ended leaves
 //! nothing behind; no lock; threads whose thread-locals are gone use the allocator. Cost: a few
 //! instructions per block on the owner, one exchange per batch on the lane; a publish that finds the pool empty calls the
-//! allocator up to 256 times (some 20 us, as often as it has grown). Models:
+//! allocator up to 32 times (some 10 us with the page faults, as often as it has grown). Models:
 //! `loom-tests/tests/memory.rs`.
 #![allow(unsafe_code)]
 
@@ -40,13 +40,14 @@ const SPAN: usize = scaled(8, 1);
 /// A line between two blocks that nobody uses: what a processor fetches because it lies beside. Without it everything
 /// between distant cores takes twice as long.
 const GAP: usize = ALIGN;
-/// Bytes a pool keeps per size class.
+/// Bytes of blocks a pool keeps per size class.
 const POOL_BYTES: usize = 1 << 20;
 /// Blocks a lane gathers for one owner before it hands them over.
 const BATCH: usize = 128;
 /// How many blocks ahead an owner asks for the lines of those that came back: the lane had them last.
 const AHEAD: usize = 4;
-/// Blocks a pool takes from the allocator at a time (a power of two), and at first; and bytes at most.
+/// Blocks a pool takes from the allocator at a time (a power of two), and at first; and bytes of
+/// blocks at most, about.
 const GROWTH: usize = scaled(256, 1);
 const FIRST_GROWTH: usize = scaled(8, 1);
 const GROWTH_BYTES: usize = 1 << 16;

@@ -65,7 +65,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let Slot(index) = self.0;
         // What the thread counts while it ends goes to the shared one.
-        CURRENT.set(SHARED);
+        let _ = CURRENT.try_with(|current| current.set(SHARED));
         if index != SHARED {
             // Release: see `take`.
             TAKEN[index / 64].fetch_and(!(1 << (index % 64)), Ordering::Release);
