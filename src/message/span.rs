@@ -9,8 +9,8 @@
 //! Aligned memory is dear to ask for block by block: with glibc a message of a burst took twice as long to publish, and
 //! three times as long to get rid of. The price: a block that is in use, or kept by its pool, keeps its span from the
 //! allocator. Blocks mostly come back in the order in which they were made, and then spans go as a whole; where they come
-//! back in any order, a pool of one megabyte keeps up to 13 of what a burst took (one block of 128 bytes in a span of
-//! 1,600).
+//! back in any order, a pool of one megabyte keeps up to 17 of what a burst took (one block of 128 bytes in a span of
+//! 2,112).
 //!
 //! Guarantees: a span is freed once, after every block of it was given up; who frees it has seen the last uses of all of
 //! them. Cost: an allocation in eight blocks; a subtraction on a shared line for a block given up. Model:
