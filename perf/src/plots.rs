@@ -18,6 +18,8 @@ use crate::contenders::{OURS, PATTERN};
 use crate::report::{Row, median};
 
 const SIZE: (u32, u32) = (1000, 600);
+/// Pixels of it for the names of the lines.
+const NAMES: u32 = 270;
 /// Told apart also by those who do not see all colours; ours is black.
 const COLORS: [RGBColor; 9] = [
     RGBColor(0, 0, 0),
@@ -42,8 +44,6 @@ struct Plot {
     /// Text of the ticks.
     x_label: fn(&f64) -> String,
     lines: Vec<(String, Points)>,
-    /// Room above the lines for their names, in heights of the lines.
-    headroom: f64,
 }
 
 /// Where systems keep a plain font; the variable `PERF_FONT` names another.
@@ -128,7 +128,6 @@ fn fanout(rows: &[Row]) -> Plot {
         y: "million deliveries a second",
         x_label: count,
         lines,
-        headroom: 0.1,
     }
 }
 
@@ -142,7 +141,6 @@ fn publish(rows: &[Row]) -> Plot {
         y: "ns a message",
         x_label: count,
         lines,
-        headroom: 0.8,
     }
 }
 
@@ -168,7 +166,6 @@ fn latency(rows: &[Row]) -> Plot {
         y: "microseconds",
         x_label: |x| format!("{}", 100.0 - 100.0 / x),
         lines,
-        headroom: 0.3,
     }
 }
 
@@ -190,7 +187,6 @@ fn lanes(rows: &[Row]) -> Plot {
         x: "lanes",
         y: "ns of CPU time a delivery",
         x_label: count,
-        headroom: 0.3,
         lines: if points.len() > 1 { vec![(OURS.into(), points)] } else { Vec::new() },
     }
 }
@@ -204,15 +200,17 @@ impl Plot {
         let edge = |at: fn(&(f64, f64)) -> f64, pick: fn(f64, f64) -> f64, start| points().map(at).fold(start, pick);
         let (left, right) = (edge(|p| p.0, f64::min, f64::MAX), edge(|p| p.0, f64::max, 0.0));
         let (low, high) = (edge(|p| p.1, f64::min, f64::MAX), edge(|p| p.1, f64::max, 0.0));
-        let top = high * (high / low).powf(self.headroom).max(1.5);
+        // Whole decades: each has its label.
+        let bottom = 10f64.powf(low.log10().floor());
+        let top = 10f64.powf(high.log10().ceil()).max(10.0 * bottom);
         area.fill(&WHITE)?;
-        let mut chart = ChartBuilder::on(&area)
+        let (drawing, names) = area.split_horizontally(SIZE.0 - NAMES);
+        let mut chart = ChartBuilder::on(&drawing)
             .caption(self.title, ("sans-serif", 22))
             .margin(16)
-            .margin_right(36)
             .x_label_area_size(48)
             .y_label_area_size(72)
-            .build_cartesian_2d((left * 0.9..right * 1.1).log_scale(), (low * 0.7..top).log_scale())?;
+            .build_cartesian_2d((left * 0.9..right * 1.1).log_scale(), (bottom..top).log_scale())?;
         chart
             .configure_mesh()
             .light_line_style(TRANSPARENT)
@@ -226,19 +224,13 @@ impl Plot {
         for (n, (name, points)) in self.lines.iter().enumerate() {
             let color = COLORS[n % COLORS.len()];
             let width = if name == OURS { 4 } else { 2 };
-            chart
-                .draw_series(LineSeries::new(points.iter().copied(), color.stroke_width(width)))?
-                .label(name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 22, y)], color.stroke_width(width)));
+            chart.draw_series(LineSeries::new(points.iter().copied(), color.stroke_width(width)))?;
             chart.draw_series(points.iter().map(|&at| Circle::new(at, 4, color.filled())))?;
+            // Beside the drawing, where no line is.
+            let y = 60 + 24 * n as i32;
+            names.draw(&PathElement::new([(0, y), (22, y)], color.stroke_width(width)))?;
+            names.draw(&Text::new(name.as_str(), (30, y - 8), ("sans-serif", 15)))?;
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
-            .background_style(WHITE.mix(0.85))
-            .border_style(BLACK.mix(0.3))
-            .label_font(("sans-serif", 15))
-            .draw()?;
         area.present()?;
         Ok(())
     }
