@@ -2,9 +2,11 @@
 //!
 //! ```text
 //!   topic of updates ──── forward, first ────► private topic ─► handler
+//!             "the way is whole", then ──────►     │
 //!   source: entries ─ then, as one message ──►     │
 //!                                                  ▼
-//!     before that message: updates are kept;  at it: entries, Ready, kept updates that are newer;
+//!     before the first of these: updates are left out, the entries have what they tell;
+//!     before the second: updates are kept;  at it: entries, Ready, kept updates that are newer;
 //!     after it: updates, but for those the entries hold already
 //! ```
 //!
@@ -12,8 +14,9 @@
 //! order; the source says a version `upto` that everything numbered after it was read is above. So for
 //! an update numbered above `upto` nothing has to be looked up. Of the others, one of a key that was
 //! among the entries is newer if its version is; one of a key that was not is newer if its chain begins
-//! after the forward was there: with an update that finds no entry (`begins`). (A chain that began before
-//! it and whose key is not among the entries had ended when they were read.)
+//! after the way was whole: with an update that finds no entry (`begins`). (A chain that began before
+//! it and whose key is not among the entries had ended when they were read. The forward reaches topics behind the followed
+//! one one after the other: until it is whole some updates come and later ones of the same key do not.)
 //!
 //! Updates may be lost: the bus refuses them when its memory is used up. The source counts them before any
 //! later update of the same key is published, so a follower sees the new count before it would give an
@@ -213,8 +216,8 @@ impl<'a> Followed<'a> {
     }
 }
 
-/// The entries on their way to the handler. Erased, so that one type does for all sources.
-struct Start(Box<dyn Any + Send + Sync>);
+/// The entries on their way to the handler (erased, so that one type does for all sources); none: the way is whole.
+struct Start(Option<Box<dyn Any + Send + Sync>>);
 
 global! {
     static START: MessageType<Start> = MessageType::builder("stasis_bus_follow_start")
@@ -398,11 +401,12 @@ impl<S: Source> Follow<S> {
             losses.add(&ear);
         }
         let forward = self.topic.forward_to(&private)?;
-        // From here on no update is missed; now the entries may be read.
+        // From here on no update is missed, and the follower is told so; now the entries may be read.
+        let whole = private.publish(START.message(Start(None)));
         // Meets the source's fence between a change and the publish of its update.
         fence::full();
-        let current = source.current();
-        match private.publish(START.message(Start(Box::new(current)))) {
+        let started = whole.and_then(|()| private.publish(START.message(Start(Some(Box::new(source.current()))))));
+        match started {
             Ok(()) => Ok(Following { subscription, _forward: forward, _ear: ear }),
             Err(PublishError::Closed(_)) => Err(FollowError::Closed),
             Err(PublishError::Full(_) | PublishError::Feedback(_)) => Err(FollowError::Full),
@@ -588,6 +592,14 @@ impl<S: Source, H: FnMut(&Received<'_>, Followed<'_>) + Send + 'static> Follower
         panics.run(|| (self.handler)(received, Followed::Ready));
     }
 
+    /// Updates before this moment came while the forward was there for some of the topics behind the followed one and not
+    /// for others, so some may be missing among them. What they tell is in the entries, which are read later.
+    fn way_is_whole(&mut self) {
+        if let Stage::Waiting(kept) = &mut self.stage {
+            kept.retain(|message| self.source.step(message).is_none());
+        }
+    }
+
     /// The entries have come. A panic in one call does not keep the others from being made.
     fn start(&mut self, received: &Received<'_>, current: &Current<S::Key>) {
         let Stage::Waiting(kept) = &mut self.stage else { return };
@@ -615,8 +627,9 @@ impl<S: Source, H: FnMut(&Received<'_>, Followed<'_>) + Send + 'static> Handler 
             }
             panics.go_on();
         } else if let Some(Start(current)) = message.payload::<Start>() {
-            if let Some(current) = current.downcast_ref() {
-                self.start(received, current);
+            match current {
+                None => self.way_is_whole(),
+                Some(current) => current.downcast_ref().into_iter().for_each(|current| self.start(received, current)),
             }
         } else if is_mark(message) {
             self.restart(received);
