@@ -16,7 +16,7 @@ pub enum WaitStrategy {
     Yield,
     /// Sleeps as soon as there is nothing to do. Least CPU time.
     Park,
-    /// Spins shortly, yields a little, then sleeps (default). Spins less on few cores.
+    /// Spins shortly, then sleeps (default). Spins less on few cores.
     #[default]
     Adaptive,
 }
@@ -69,12 +69,12 @@ pub(super) struct Idle {
     batching: bool,
 }
 
-/// Looks before the first yield: with 8 pauses of 10-40 ns between two, some 40 us, and 3 us where cores are few. A
-/// publisher that wakes on the core of a lane that only spins waits for the end of its time slice: milliseconds.
+/// Looks before the core is given away: with 8 pauses of 10-40 ns between two, some 40 us, and 9 us where cores are few. A
+/// publisher that wakes on the core of a lane that only spins waits for the end of its time slice: milliseconds. An
+/// adaptive lane sleeps then, and never yields: that puts it behind who shares its core by a whole slice, awake, so that
+/// nobody wakes it on another.
 const LOOKS: u32 = 200;
-const FEW_LOOKS: u32 = 16;
-/// Yields before a lane sleeps. Few: each puts the lane behind those who share its core by a time slice.
-const YIELDS: u32 = 4;
+const FEW_LOOKS: u32 = 48;
 /// Pauses between two looks, and of a long pause (powers of two).
 const LONGEST: u32 = 3;
 const LONG: u32 = 6;
@@ -143,8 +143,7 @@ impl Idle {
             WaitStrategy::Yield if self.round > spins => thread::yield_now(),
             WaitStrategy::Yield => self.spin(),
             WaitStrategy::Park => return Next::Sleep,
-            WaitStrategy::Adaptive if self.round > spins + YIELDS => return Next::Sleep,
-            WaitStrategy::Adaptive if self.round > spins => thread::yield_now(),
+            WaitStrategy::Adaptive if self.round > spins => return Next::Sleep,
             WaitStrategy::Adaptive => self.spin(),
         }
         Next::Look
