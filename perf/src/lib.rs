@@ -24,7 +24,7 @@ mod subscriber;
 mod tests;
 
 use std::fs::File;
-use std::io::BufWriter;
+use std::io::{BufWriter, ErrorKind, Write};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -67,6 +67,15 @@ pub struct Options {
     plots: Option<PathBuf>,
 }
 
+/// Writes to standard output. A reader that has gone (`perf --list | head`) is not an error.
+fn say(text: &str) -> Result<(), String> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(format!("standard output: {error}")),
+        _ => Ok(()),
+    }
+}
+
 /// Measures and prints.
 ///
 /// # Errors
@@ -101,13 +110,11 @@ pub fn run(options: &Options) -> Result<(), String> {
         }
     }
     if options.list {
-        for row in &rows {
-            println!("{:14}  {}", row.scenario, row.contender);
-        }
-        return Ok(());
+        let lines = rows.iter().map(|row| format!("{:14}  {}\n", row.scenario, row.contender));
+        return say(&lines.collect::<String>());
     }
     let machine = Machine::this();
-    println!("{}", report::head(&machine, rounds, scale));
+    say(&format!("{}\n", report::head(&machine, rounds, scale)))?;
     let (before, began) = (Ticks::now(), Instant::now());
     let mut distance = distance::there_and_back();
     for round in 0..rounds {
@@ -128,12 +135,14 @@ pub fn run(options: &Options) -> Result<(), String> {
     }
     eprint!("\r\x1b[K");
     let used_by_others = Ticks::now().others_since(before);
-    println!("{}{}{}", report::table(&rows), report::latencies(&rows), report::bursts(&rows));
-    print!("{}", distance::table(&rows));
-    println!("{}{}", report::losses(&rows), report::goals(&rows));
-    println!("took {:.0} s", began.elapsed().as_secs_f64());
-    println!("other programs had {:.0} % of the machine's CPU time during the run", used_by_others * 100.0);
-    println!("{}", distance::line(&rows));
+    say(&format!("{}{}{}\n", report::table(&rows), report::latencies(&rows), report::bursts(&rows)))?;
+    say(&format!("{}{}{}\n", distance::table(&rows), report::losses(&rows), report::goals(&rows)))?;
+    say(&format!(
+        "took {:.0} s\nother programs had {:.0} % of the machine's CPU time during the run\n{}\n",
+        began.elapsed().as_secs_f64(),
+        used_by_others * 100.0,
+        distance::line(&rows)
+    ))?;
     if let Some(directory) = &options.plots {
         plots::draw(directory, &rows).map_err(|error| format!("{}: {error}", directory.display()))?;
     }
