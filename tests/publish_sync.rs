@@ -447,7 +447,7 @@ fn g07_a_destructor_that_waits_below_a_handler_that_waits() {
         let target = Arc::new(OnceLock::new());
         let _ = target.set(side.subscriber().delivery(lane).accept(&kind).subscribe(log.handler()).unwrap());
         let (s, k, tg) = (side.clone(), kind.clone(), Arc::clone(&target));
-        let _a = t
+        let a = t
             .subscriber()
             .delivery(lane)
             .accept(&kind)
@@ -462,6 +462,8 @@ fn g07_a_destructor_that_waits_below_a_handler_that_waits() {
         start.publish(waits.message(Waits(t.clone(), side.clone(), kind.clone(), Arc::clone(&target)))).unwrap();
         st.unsubscribe_and_join(PATIENCE).unwrap();
         b.unsubscribe_and_join(PATIENCE).unwrap();
+        // B has had message 1 and may end while A still waits for message 3.
+        a.unsubscribe_and_join(PATIENCE).unwrap();
         assert_eq!(log_b.values(), [1]);
         assert_eq!(log.values(), [2, 3]);
     });
