@@ -3,7 +3,7 @@
 mod common;
 
 use common::{PATIENCE, bus, lock, number};
-use stasis_bus::{Bus, Delivery, Home, Pinning, Subscription};
+use stasis_bus::{Bus, Delivery, Home, Message, MessageType, Pinning, Received, Subscription};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::future::Future;
 use std::pin::Pin;
@@ -122,4 +122,114 @@ fn g10_dedicated_subscriptions_leave_nothing_behind_though_nobody_looks() {
     // What is gone is taken off lists now and then only: some 300 KB come and go. 250 bytes each would be 1.5 MB.
     let left = left_by(6000, || topic.subscriber().mailbox().subscribe(|_| ()).unwrap().unsubscribe().wait().unwrap());
     assert!(left < 700_000, "{left} bytes");
+}
+
+/// So many messages of each size at once are a burst: more than a pool has.
+const BURST: usize = 20_000;
+
+/// A payload that knows what it is.
+fn filled<const N: usize>(n: usize) -> [u64; N] {
+    std::array::from_fn(|word| (n * N + word) as u64)
+}
+
+/// Messages of a size, more than a pool has, made by a thread that ends or stays, dropped in some order by another one.
+fn burst<const N: usize>(bus: &Bus, ends: bool, order: fn(usize) -> usize) {
+    let kind = MessageType::<[u64; N]>::new(bus, format!("{N} words")).unwrap();
+    let (send, messages) = std::sync::mpsc::channel::<Vec<Option<Message>>>();
+    let (stay, stays) = std::sync::mpsc::channel::<()>();
+    let maker = std::thread::spawn({
+        let kind = kind.clone();
+        move || {
+            send.send((0..BURST).map(|n| Some(kind.message(filled::<N>(n)))).collect()).unwrap();
+            // What is made while those of the burst are on their way is no worse.
+            for n in 0..if ends { 0 } else { BURST } {
+                assert_eq!(kind.message(filled::<N>(n)).payload::<[u64; N]>(), Some(&filled(n)));
+            }
+            let _ = if ends { Ok(()) } else { stays.recv() };
+        }
+    });
+    let mut messages = messages.recv().unwrap();
+    if ends {
+        drop(stay);
+        maker.join().unwrap();
+        drop_all::<N>(&mut messages, order);
+    } else {
+        drop_all::<N>(&mut messages, order);
+        let kept = IN_USE.load(Ordering::SeqCst);
+        drop(stay);
+        maker.join().unwrap();
+        // A pool of a megabyte, with the gaps between its blocks (as much again for the smallest), and a span.
+        let pool = kept - IN_USE.load(Ordering::SeqCst);
+        assert!(pool < 3 << 20, "a thread that made a burst of {N} words keeps {pool} bytes");
+    }
+}
+
+fn drop_all<const N: usize>(messages: &mut [Option<Message>], order: fn(usize) -> usize) {
+    for n in 0..BURST {
+        let at = order(n);
+        assert_eq!(messages[at].take().unwrap().payload::<[u64; N]>(), Some(&filled(at)));
+    }
+}
+
+#[test]
+fn what_a_burst_took_goes_back_in_any_order_of_drops() {
+    let _alone = lock(&ALONE);
+    // 7919 and the number of messages have no common divisor: each once, far from each other.
+    let orders: [fn(usize) -> usize; 3] = [|n| n, |n| BURST - 1 - n, |n| n * 7919 % BURST];
+    for ends in [false, true] {
+        for order in orders {
+            let before = settled();
+            let bus = Bus::builder().lanes(1).pinning(Pinning::Off).watchdog(None).build().unwrap();
+            burst::<1>(&bus, ends, order);
+            burst::<8>(&bus, ends, order);
+            burst::<9>(&bus, ends, order);
+            burst::<56>(&bus, ends, order);
+            burst::<120>(&bus, ends, order);
+            drop(bus);
+            let left = settled() - before;
+            assert!(left < 64 << 10, "{left} bytes are left");
+        }
+    }
+}
+
+/// The same where lanes drop them: a queue that nobody serves for a while.
+#[test]
+fn what_a_burst_took_goes_back_when_lanes_have_served_it() {
+    let _alone = lock(&ALONE);
+    let before = settled();
+    let bus = Bus::builder().lanes(2).pinning(Pinning::Off).watchdog(None).build().unwrap();
+    let kind = MessageType::<[u64; 8]>::new(&bus, "8 words").unwrap();
+    let topic = bus.topic("t").unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let mut next = 0;
+    let slow = move |received: &Received<'_>| {
+        if next == 0 {
+            let _ = wait.recv();
+        }
+        // The final message has none.
+        let Some(payload) = received.payload::<[u64; 8]>() else { return };
+        assert_eq!(*payload, filled(next));
+        next += 1;
+        if next == 5 * BURST {
+            tell.send(()).unwrap();
+        }
+    };
+    let subscription =
+        topic.subscriber().delivery(Delivery::Lane(Home::Lane(0))).accept(&kind).subscribe(slow).unwrap();
+    let publisher = std::thread::spawn(move || {
+        for n in 0..5 * BURST {
+            topic.publish(kind.message(filled::<8>(n))).unwrap();
+        }
+    });
+    publisher.join().unwrap();
+    let most = settled() - before;
+    assert!(most > (5 * BURST * 128) as isize, "{most} bytes wait");
+    go.send(()).unwrap();
+    common::next(&told);
+    subscription.unsubscribe_and_join(PATIENCE).unwrap();
+    drop(subscription);
+    drop(bus);
+    let left = settled() - before;
+    assert!(left < 64 << 10, "{left} bytes are left of {most}");
 }

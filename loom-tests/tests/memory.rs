@@ -158,3 +158,30 @@ fn a_span_goes_with_its_last_block() {
         assert!(thread.join().unwrap() != last);
     });
 }
+
+/// Promise: a message beyond those that a pool has memory for is freed by whoever drops it last, or by the end of its
+/// publisher, which gives up what is left of the span.
+/// Mutations: `Supply::drop` keeping it; `Done` forgetting what it has gathered.
+#[test]
+fn a_burst_leaves_nothing() {
+    check("a_burst_leaves_nothing", 2, || {
+        let drops = Drops::new();
+        let kind = message_type("n");
+        let probes = [drops.probe(), drops.probe(), drops.probe(), drops.probe()];
+        let (send, receive) = loom::sync::mpsc::channel();
+        let publisher = {
+            let kind = kind.clone();
+            spawn(move || {
+                // In models a pool has three.
+                let [first, second, third, beyond] = probes.map(|probe| kind.message(probe));
+                send.send(beyond).unwrap();
+                drop((first, second, third));
+            })
+        };
+        gather_on_this_thread();
+        drop(receive.recv().unwrap());
+        flush();
+        publisher.join().unwrap();
+        assert_eq!(drops.count(), 4);
+    });
+}

@@ -11,6 +11,7 @@
 #![allow(unsafe_code)]
 
 mod block;
+mod bulk;
 pub(crate) mod depth;
 mod filter;
 mod formatter;

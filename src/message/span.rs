@@ -7,13 +7,10 @@
 //! ```
 //!
 //! Aligned memory is dear to ask for block by block: with glibc a message of a burst took twice as long to publish, and
-//! three times as long to get rid of. The price: a block that is in use, or kept by its pool, keeps its span from the
-//! allocator. Blocks mostly come back in the order in which they were made, and then spans go as a whole; where they come
-//! back in any order, a pool of one megabyte keeps up to 17 of what a burst took (one block of 128 bytes in a span of
-//! 2,112).
+//! three times as long to get rid of. The price: a block that is in use, or kept, keeps its span from the allocator.
 //!
 //! Guarantees: a span is freed once, after every block of it was given up; who frees it has seen the last uses of all of
-//! them. Cost: an allocation in eight blocks; a subtraction on a shared line for a block given up. Model:
+//! them. Cost: an allocation; a subtraction on a shared line for blocks given up together. Model:
 //! `loom-tests/tests/memory.rs`, `a_span_goes_with_its_last_block`.
 #![allow(unsafe_code)]
 
@@ -27,50 +24,65 @@ pub(crate) const ALIGN: usize = 64;
 
 /// Front of a span. The size is a multiple of its alignment, so what follows is aligned as well.
 #[repr(align(64))]
-struct Span {
+struct Front {
     /// Blocks not given up.
     left: AtomicUsize,
-    /// Blocks in all.
-    blocks: usize,
+    /// Of the whole.
+    layout: Layout,
 }
 
-const _: () = assert!(align_of::<Span>() == ALIGN);
+const _: () = assert!(align_of::<Front>() == ALIGN);
 
-/// Of a span with so many blocks, `stride` bytes from one to the next, a multiple of [`ALIGN`].
-fn layout(stride: usize, blocks: usize) -> Layout {
-    let bytes = size_of::<Span>() + stride * blocks;
-    Layout::from_size_align(bytes, ALIGN).expect("blocks are small")
-}
+/// A span of which some block is not given up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Span(NonNull<Front>);
 
-/// Memory for `blocks` blocks, `stride` bytes from one to the next: the first. `None`: out of memory.
+/// Memory for `blocks` blocks, `stride` bytes from one to the next, a multiple of [`ALIGN`]: the first. `None`: out of
+/// memory.
 pub(crate) fn allocate(stride: usize, blocks: usize) -> Option<NonNull<u8>> {
     debug_assert!(stride.is_multiple_of(ALIGN) && blocks > 0);
+    let bytes = size_of::<Front>() + stride * blocks;
+    let layout = Layout::from_size_align(bytes, ALIGN).expect("blocks are small");
     // SAFETY: not empty: the front alone is a line.
-    let memory = NonNull::new(unsafe { alloc::alloc(layout(stride, blocks)) })?;
+    let memory = NonNull::new(unsafe { alloc::alloc(layout) })?;
     // SAFETY: fresh memory, aligned, and large enough.
-    unsafe { memory.cast().write(Span { left: AtomicUsize::new(blocks), blocks }) };
+    unsafe { memory.cast().write(Front { left: AtomicUsize::new(blocks), layout }) };
     // SAFETY: within the allocation.
-    Some(unsafe { memory.add(size_of::<Span>()) })
+    Some(unsafe { memory.add(size_of::<Front>()) })
 }
 
-/// Gives a block up for good; true: it was the last, and the span is gone.
-///
-/// # Safety
-/// The block is the one at `place` of a span with that stride, nothing refers to it, and it is given up once.
-pub(crate) unsafe fn give_up(block: NonNull<u8>, place: usize, stride: usize) -> bool {
-    // SAFETY: the front of the block's span, which lives as long as a block of it.
-    let span = unsafe { block.sub(place * stride + size_of::<Span>()) }.cast::<Span>();
-    // SAFETY: as above; nobody has it mutably before the last block is given up.
-    let left = unsafe { &span.as_ref().left };
-    // AcqRel: Release for our uses of the block, Acquire for those of the others if it is the last.
-    let is_last = left.fetch_sub(1, Ordering::AcqRel) == 1;
-    if is_last {
-        // SAFETY: no block is left, so nobody else comes here.
-        let blocks = unsafe { span.as_ref().blocks };
-        // SAFETY: as above.
-        unsafe { ptr::drop_in_place(span.as_ptr()) };
-        // SAFETY: allocated in `allocate` with this layout.
-        unsafe { alloc::dealloc(span.as_ptr().cast(), layout(stride, blocks)) };
+impl Span {
+    /// That of the block at `place` of a span with that stride.
+    ///
+    /// # Safety
+    /// It is, and not given up.
+    #[inline]
+    pub(crate) unsafe fn of(block: NonNull<u8>, place: usize, stride: usize) -> Self {
+        // SAFETY: within the allocation, which lives as long as a block of it.
+        Self(unsafe { block.sub(place * stride + size_of::<Front>()) }.cast())
     }
-    is_last
+
+    pub(crate) fn addr(self) -> usize {
+        self.0.addr().get()
+    }
+
+    /// Gives so many of its blocks up for good; true: the last was among them, and the span is gone.
+    ///
+    /// # Safety
+    /// Nothing refers to them, and none is given up twice.
+    pub(crate) unsafe fn give_up(self, blocks: usize) -> bool {
+        // SAFETY: it lives as long as a block of it; nobody has it mutably before the last block is given up.
+        let left = unsafe { &self.0.as_ref().left };
+        // AcqRel: Release for our uses of the blocks, Acquire for those of the others if these are the last.
+        let is_last = left.fetch_sub(blocks, Ordering::AcqRel) == blocks;
+        if is_last {
+            // SAFETY: no block is left, so nobody else comes here.
+            let layout = unsafe { self.0.as_ref().layout };
+            // SAFETY: as above.
+            unsafe { ptr::drop_in_place(self.0.as_ptr()) };
+            // SAFETY: allocated in `allocate` with this layout.
+            unsafe { alloc::dealloc(self.0.as_ptr().cast(), layout) };
+        }
+        is_last
+    }
 }

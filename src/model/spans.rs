@@ -3,7 +3,7 @@
 
 use std::ptr::NonNull;
 
-use crate::message::span::{self, ALIGN};
+use crate::message::span::{self, ALIGN, Span};
 
 /// A block of a span.
 pub struct Block {
@@ -25,7 +25,9 @@ impl Block {
     pub fn give_up(self) -> bool {
         // SAFETY: in the span.
         let block = unsafe { self.first.add(self.place * ALIGN) };
+        // SAFETY: it is at that place.
+        let span = unsafe { Span::of(block, self.place, ALIGN) };
         // SAFETY: one of them a block, and this one is used up.
-        unsafe { span::give_up(block, self.place, ALIGN) }
+        unsafe { span.give_up(1) }
     }
 }
