@@ -3,14 +3,26 @@
 
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom_tests::{Model, spawn};
-use stasis_bus::cache::{Cache, CacheClear, CacheUpdate, CachingTopic};
+use stasis_bus::cache::{Cache, CacheClear, CacheSource, CacheUpdate, CachingTopic};
 use stasis_bus::follow::{Current, CurrentEntry, Follow, Followed, Losses, Source, Step};
 use stasis_bus::model::{full_fence, message_type, settle};
-use stasis_bus::{AnyMessageType, Bus, Delivery, Message, MessageType, Pinning, WaitStrategy};
+use stasis_bus::{AnyMessageType, Bus, Delivery, Message, MessageType, Pinning, Topic, WaitStrategy};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(1000);
+
+fn bus() -> Bus {
+    Bus::builder()
+        .watchdog(None)
+        .lanes(1)
+        .pinning(Pinning::Off)
+        .wait(WaitStrategy::Park)
+        .ring_capacity(4)
+        .memory_budget(1 << 16)
+        .build()
+        .expect("a bus")
+}
 
 fn number(message: &Message) -> usize {
     *message.payload().expect("a number")
@@ -48,25 +60,25 @@ impl Mirror {
 }
 
 /// A follower begins while another thread does `changes` (numbers; zero: clear) on an entry that is there or
-/// not. It ends with what the cache has, and each step begins where the one before ended.
-fn following_against(name: &'static str, is_there: bool, changes: &'static [usize]) {
+/// not, over each caching topic in turn; one is followed itself, several by way of a topic they are forwarded to. It
+/// ends with what the cache has, and each step begins where the one before ended.
+fn following_against(name: &'static str, topics: usize, is_there: bool, changes: &'static [usize]) {
     Model::new(name).check(move || {
         loom::stop_exploring();
-        let bus = Bus::builder()
-            .watchdog(None)
-            .lanes(1)
-            .pinning(Pinning::Off)
-            .wait(WaitStrategy::Park)
-            .ring_capacity(4)
-            .memory_budget(1 << 16)
-            .build()
-            .expect("a bus");
+        let bus = bus();
         let kind = message_type::<usize>("n");
         let cache = Cache::builder().id(|message| message.payload::<usize>().map(|_| "a".into())).build();
-        let topic = bus.topic("t").unwrap();
-        let caching = CachingTopic::new(&topic, &cache).unwrap();
+        let topics: Vec<Topic> = (0..topics).map(|number| bus.topic(format!("t{number}")).unwrap()).collect();
+        let all = (topics.len() > 1).then(|| bus.topic("all").unwrap());
+        let caching: Vec<_> = topics
+            .iter()
+            .map(|topic| match &all {
+                Some(all) => CachingTopic::forwarded_to(topic, &cache, all).unwrap(),
+                None => CachingTopic::new(topic, &cache).unwrap(),
+            })
+            .collect();
         if is_there {
-            topic.publish(kind.message(9)).unwrap();
+            topics[0].publish(kind.message(9)).unwrap();
         }
         settle(&bus);
         let messages: Vec<Message> = changes
@@ -75,45 +87,60 @@ fn following_against(name: &'static str, is_there: bool, changes: &'static [usiz
             .collect();
         loom::explore();
         let writer = {
-            let topic = topic.clone();
-            spawn(move || messages.into_iter().for_each(|message| topic.publish(message).unwrap()))
+            let topics = topics.clone();
+            spawn(move || {
+                for (message, topic) in messages.into_iter().zip(topics.iter().cycle()) {
+                    topic.publish(message).unwrap();
+                }
+            })
         };
         let mirror = Arc::new(Mutex::new(Mirror::default()));
         let into = Arc::clone(&mirror);
-        let following = caching
-            .follow()
+        let follow = match &all {
+            Some(all) => Follow::new(all, CacheSource::new(&cache)),
+            None => caching[0].follow(),
+        };
+        let following = follow
             .delivery(Delivery::Inline)
             .subscribe(move |_, followed| into.lock().unwrap().take(followed))
             .unwrap();
         writer.join().unwrap();
         loom::stop_exploring();
-        caching.unsubscribe_and_join(LONG).unwrap();
+        caching.iter().for_each(|caching| caching.unsubscribe_and_join(LONG).unwrap());
         following.unsubscribe_and_join(LONG).unwrap();
         assert_eq!(following.subscription().stats().panics, 0);
         let mirror = mirror.lock().unwrap();
         let known = cache.get(&kind, "a");
         assert_eq!(mirror.has, known.as_ref().map(number), "{mirror:?}");
-        drop((following, caching, topic));
+        drop((following, caching, all, topics));
         bus.shutdown(LONG).unwrap();
     });
 }
 
-/// Mutations: reading the entries before the forward (gap); giving kept updates without looking (repeat).
+/// Mutations: reading the entries before the forward, or before the way is said to be whole (gap); giving kept updates
+/// without looking (repeat).
 #[test]
 fn following_against_a_change() {
-    following_against("following_against_a_change", true, &[1]);
+    following_against("following_against_a_change", 1, true, &[1]);
 }
 
 /// Mutation: an update of a key that was not among the entries always given, or never.
 #[test]
 fn following_against_a_removal() {
-    following_against("following_against_a_removal", true, &[0]);
+    following_against("following_against_a_removal", 1, true, &[0]);
 }
 
 /// Mutation: as above.
 #[test]
 fn following_against_a_beginning() {
-    following_against("following_against_a_beginning", false, &[1, 0]);
+    following_against("following_against_a_beginning", 1, false, &[1, 0]);
+}
+
+/// The forward reaches the two topics one after the other, so the beginning may come and the removal not.
+/// Mutations: updates kept that came before the way was whole; the way said to be whole before the forward.
+#[test]
+fn following_two_topics_against_an_entry_that_goes() {
+    following_against("following_two_topics_against_an_entry_that_goes", 2, false, &[1, 0]);
 }
 
 /// A number that counts up; updates tell of every step.
@@ -150,15 +177,7 @@ impl Source for Counts {
 fn losing(name: &'static str, last: usize, lost: &'static [usize]) {
     Model::new(name).check(move || {
         loom::stop_exploring();
-        let bus = Bus::builder()
-            .watchdog(None)
-            .lanes(1)
-            .pinning(Pinning::Off)
-            .wait(WaitStrategy::Park)
-            .ring_capacity(4)
-            .memory_budget(1 << 16)
-            .build()
-            .expect("a bus");
+        let bus = bus();
         let source = Counts(Arc::new(Counter {
             kind: message_type::<usize>("n"),
             now: AtomicUsize::new(1),
