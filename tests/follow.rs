@@ -9,9 +9,10 @@ use stasis_bus::cache::{AGGREGATE, Cache, CacheClear, CacheSource, CacheUpdate, 
 use stasis_bus::follow::{Current, CurrentEntry, Follow, FollowError, Followed, Following, Losses, Source, Step};
 use stasis_bus::{AnyMessageType, Bus, Delivery, Eid, JoinError, Message, MessageType, PanicPolicy, Pinning, Topic};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 type Snap = (String, u64);
 
@@ -417,6 +418,75 @@ fn a_follower_ends_with_what_the_cache_has() {
     for round in 0..stress(20) as u64 {
         burst(round, round % 2 == 0);
     }
+}
+
+/// What a follower has been told, and how often an update did not join on.
+#[derive(Default)]
+struct Joined {
+    has: HashMap<String, u64>,
+    gaps: Vec<String>,
+}
+
+impl Joined {
+    fn take(&mut self, followed: Followed<'_>) {
+        if matches!(followed, Followed::Restart) {
+            self.has.clear();
+        }
+        let Some(update) = followed.message().and_then(|message| message.payload::<CacheUpdate>()) else { return };
+        let (old, new) = (update.old_snapshot().map(value), update.new_snapshot().map(value));
+        let had = self.has.get(update.id()).copied();
+        if matches!(followed, Followed::Update(_)) && had != old {
+            self.gaps.push(format!("{}: {old:?} -> {new:?}, but {had:?} was told", update.id()));
+        }
+        self.has.extend(new.map(|new| (update.id().to_owned(), new)));
+    }
+}
+
+/// Its queue is full before the forward has reached all topics; entries read then would not have what comes over the others.
+#[test]
+fn a_follower_with_a_limit_misses_nothing_while_its_way_is_made() {
+    const TOPICS: usize = 500;
+    let bus = bus(1);
+    let kind = MessageType::<Snap>::new(&bus, "n").unwrap();
+    let cache = by_id().build();
+    let all = bus.topic("all").unwrap();
+    let topics: Vec<_> = (0..TOPICS).map(|n| bus.topic(format!("t{n}")).unwrap()).collect();
+    let caching: Vec<_> = topics.iter().map(|t| CachingTopic::forwarded_to(t, &cache, &all).unwrap()).collect();
+    for round in 0..stress(60) {
+        let joined = Arc::new(Mutex::new(Joined::default()));
+        let stop = AtomicBool::new(false);
+        let following = thread::scope(|scope| {
+            let flood = |id: &'static str, topic: usize, at_once: u64| {
+                let (topic, kind, stop) = (&topics[topic], &kind, &stop);
+                scope.spawn(move || {
+                    for n in 0.. {
+                        topic.publish(kind.message((id.to_owned(), n))).unwrap();
+                        if n % at_once == 0 {
+                            thread::sleep(Duration::from_micros(20));
+                        }
+                        if stop.load(Ordering::Relaxed) {
+                            break;
+                        }
+                    }
+                })
+            };
+            let publishers = [flood("first", 0, 20), flood("last", TOPICS - 1, 1)];
+            thread::sleep(Duration::from_millis(1));
+            let into = Arc::clone(&joined);
+            let follow = Follow::new(&all, CacheSource::new(&cache)).limit(2);
+            let following = follow.subscribe(move |_, followed| lock(&into).take(followed)).unwrap();
+            stop.store(true, Ordering::Relaxed);
+            publishers.into_iter().for_each(|publisher| publisher.join().unwrap());
+            following
+        });
+        following.unsubscribe_and_join(PATIENCE).unwrap();
+        let joined = lock(&joined);
+        assert!(joined.gaps.is_empty(), "round {round}: {:?}", joined.gaps);
+        for id in ["first", "last"] {
+            assert_eq!(joined.has.get(id).copied(), cache.get(&kind, id).as_ref().map(value), "round {round}: {id}");
+        }
+    }
+    drop(caching);
 }
 
 #[test]

@@ -375,6 +375,7 @@ impl<S: Source> Follow<S> {
         let private = self.topic.sibling(format!("follow:{number}/{}", self.topic.name()))?;
         let source = Arc::new(self.source);
         let ear = Ear::new(&private);
+        let is_whole = Arc::new(AtomicBool::new(false));
         let mut subscriber =
             private.subscriber().delivery(self.delivery).on_panic(self.on_panic).overflow(self.overflow);
         if let Some(name) = self.name {
@@ -389,6 +390,7 @@ impl<S: Source> Follow<S> {
             filter: self.filter,
             everything: self.everything,
             stage: Stage::Waiting(Vec::new()),
+            is_whole: Arc::clone(&is_whole),
             has_begun: false,
             // Before there is a way: no update that comes over it is older than what is counted here.
             lost: lost(&*source),
@@ -401,6 +403,7 @@ impl<S: Source> Follow<S> {
             losses.add(&ear);
         }
         let forward = self.topic.forward_to(&private)?;
+        is_whole.store(true, Ordering::Release);
         // From here on no update is missed, and the follower is told so; now the entries may be read.
         let whole = private.publish(START.message(Start(None)));
         // Meets the source's fence between a change and the publish of its update.
@@ -490,6 +493,8 @@ struct Follower<S: Source, H> {
     filter: Option<Box<Filter>>,
     everything: bool,
     stage: Stage<S::Key>,
+    /// The forward has reached all topics.
+    is_whole: Arc<AtomicBool>,
     /// Entries were given.
     has_begun: bool,
     /// What the source had lost before the first update that counts was published.
@@ -556,6 +561,11 @@ impl<S: Source, H: FnMut(&Received<'_>, Followed<'_>) + Send + 'static> Follower
         }
         // Whatever was on its way may be among what was dropped: what was told, and the mark.
         self.told.swap(false, Ordering::AcqRel);
+        if !self.is_whole.load(Ordering::Acquire) {
+            // What comes before that is left out anyway. Entries read now would miss what comes over topics not reached yet.
+            self.stage = Stage::Waiting(Vec::new());
+            return;
+        }
         self.stage = Stage::Behind(lost(&*self.source));
         // A mark, be it one of an earlier loss, has the entries of now read, and they hold what was dropped before it.
         if let Some(ear) = self.ear.upgrade().filter(|_| !is_mark(received)) {
@@ -595,9 +605,17 @@ impl<S: Source, H: FnMut(&Received<'_>, Followed<'_>) + Send + 'static> Follower
     /// Updates before this moment came while the forward was there for some of the topics behind the followed one and not
     /// for others, so some may be missing among them. What they tell is in the entries, which are read later.
     fn way_is_whole(&mut self) {
-        if let Stage::Waiting(kept) = &mut self.stage {
-            kept.retain(|message| self.source.step(message).is_none());
+        let Stage::Waiting(kept) = &mut self.stage else { return };
+        let mut panics = FirstPanic(None);
+        for message in std::mem::take(kept) {
+            // Who makes the source panic may be an update.
+            let mut is_update = true;
+            panics.run(|| is_update = self.source.step(&message).is_some());
+            if !is_update {
+                kept.push(message);
+            }
         }
+        panics.go_on();
     }
 
     /// The entries have come. A panic in one call does not keep the others from being made.

@@ -7,7 +7,7 @@
 //!
 //! Guarantees: a loss counted before a later update is published is seen by whoever gets that update; a loss
 //! that was told is seen by every follower, at most one message each waiting for that
-//! (model: `loom-tests/tests/follow.rs`, `a_loss_is_seen`). Cost: of a loss, O(followers); of an update, one load.
+//! (model: `loom-tests/tests/follow.rs`, `a_loss_is_seen_before_the_next_update`). Cost: of a loss, O(followers); of an update, one load.
 
 use crate::bus::Topic;
 use crate::message::{Message, MessageType};
