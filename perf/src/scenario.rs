@@ -38,6 +38,14 @@ fn burst(name: &'static str, subscribers: usize, messages: u64) -> Scenario {
     burst
 }
 
+/// At full speed, where queues hold all that comes: nobody waits for room.
+fn flood(name: &'static str, publishers: usize, subscribers: usize, messages: u64) -> Scenario {
+    let mut flood = plain(name, publishers, subscribers, messages);
+    // With the warm-up, which is over by then.
+    flood.shape.capacity = (messages as usize).next_power_of_two();
+    flood
+}
+
 fn recorded(name: &'static str, file: &str) -> Option<Scenario> {
     let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../traces")).join(file);
     match Plan::recorded(&path) {
@@ -66,6 +74,7 @@ fn make() -> Vec<Scenario> {
         plain("4->64", 4, 64, 400_000),
         plain("1->1000", 1, 1000, 100_000),
         plain("1->10000", 1, 10_000, 10_000),
+        flood("flood 4->8", 4, 8, 800_000),
         scenario("1000 topics", 1, Plan::zipf(1000, 8), Mode::Throughput, 1_200_000),
         scenario("3 forwards", 1, Plan::one(8), Mode::Forwards(3), 1_200_000),
         scenario("churn", 1, Plan::one(8), Mode::Churn, 1_200_000),

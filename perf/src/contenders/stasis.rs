@@ -14,7 +14,7 @@ use std::time::Duration;
 use stasis_bus::{Bus, Delivery, MessageType, Pinning, Subscription, Topic, WaitStrategy};
 
 use super::OURS;
-use crate::contender::{Contender, Mode, OWN_THREADS, Publish, Running, Shape};
+use crate::contender::{CAPACITY, Contender, Mode, OWN_THREADS, Publish, Running, Shape};
 use crate::message::{Payload, payload};
 use crate::plan::Plan;
 use crate::subscriber::Subscriber;
@@ -82,7 +82,7 @@ impl Stasis {
             .lanes(lanes)
             .pinning(if self.home == Threads::Unpinned { Pinning::Off } else { Pinning::default() })
             .wait(if shape.spins() { WaitStrategy::BusySpin } else { WaitStrategy::default() })
-            .ring_capacity(if shape.mode == Mode::Burst { 4096 } else { shape.capacity })
+            .ring_capacity(shape.capacity.min(CAPACITY))
             .memory_budget((lanes + queues) * shape.capacity.max(4096) * ENTRY * room)
             .build()
             .expect("the figures fit")
