@@ -112,6 +112,19 @@ fn g06_publishing_over_two_lanes_and_a_forward_allocates_nothing() {
     assert_none(steady(&topic, &kind, &subscriptions), "two lanes, forward, inline");
 }
 
+/// As a cache does: more than a pool makes with care.
+#[test]
+fn g06_publishing_beside_many_messages_that_are_kept_allocates_nothing() {
+    let _alone = common::lock(&ONE_AT_A_TIME);
+    let bus = bus(2);
+    let topic = bus.topic("t").unwrap();
+    let kind = number(&bus);
+    let kept: Vec<_> = (0..20_000).map(|n| kind.message(n)).collect();
+    let subscriptions = listeners(&topic, &kind, 2, Delivery::default());
+    assert_none(steady(&topic, &kind, &subscriptions), "20,000 messages kept");
+    assert!(kept.iter().zip(0..).all(|(message, n)| message.payload::<u64>() == Some(&n)));
+}
+
 #[test]
 fn g14_publishing_to_nobody_allocates_nothing() {
     let _alone = common::lock(&ONE_AT_A_TIME);

@@ -159,28 +159,47 @@ fn a_span_goes_with_its_last_block() {
     });
 }
 
-/// Promise: a message beyond those that a pool has memory for is freed by whoever drops it last, or by the end of its
-/// publisher, which gives up what is left of the span.
-/// Mutations: `Supply::drop` keeping it; `Done` forgetting what it has gathered.
+/// Promise: a message beyond those that a pool has memory for with care comes back to its publisher as well; if that ends
+/// meanwhile, its end gives up what is left of the span, and whoever drops the message last gives up the rest.
+/// Mutations: `Supply::drop` keeping what is left; blocks gathered for a span given up without counting.
 #[test]
 fn a_burst_leaves_nothing() {
     check("a_burst_leaves_nothing", 2, || {
         let drops = Drops::new();
         let kind = message_type("n");
-        let probes = [drops.probe(), drops.probe(), drops.probe(), drops.probe()];
+        let probes = [drops.probe(), drops.probe(), drops.probe(), drops.probe(), drops.probe()];
         let (send, receive) = loom::sync::mpsc::channel();
         let publisher = {
             let kind = kind.clone();
             spawn(move || {
-                // In models a pool has three.
-                let [first, second, third, beyond] = probes.map(|probe| kind.message(probe));
-                send.send(beyond).unwrap();
+                // In models a pool has three, and spans of two blocks beyond.
+                let [first, second, third, beyond, last] = probes.map(|probe| kind.message(probe));
+                send.send((beyond, last)).unwrap();
                 drop((first, second, third));
             })
         };
         gather_on_this_thread();
         drop(receive.recv().unwrap());
         flush();
+        publisher.join().unwrap();
+        assert_eq!(drops.count(), 5);
+    });
+}
+
+/// The same where a block of the span was never used.
+#[test]
+fn a_burst_that_ends_early_leaves_nothing() {
+    check("a_burst_that_ends_early_leaves_nothing", 2, || {
+        let drops = Drops::new();
+        let kind = message_type("n");
+        let probes = [drops.probe(), drops.probe(), drops.probe(), drops.probe()];
+        let (send, receive) = loom::sync::mpsc::channel();
+        let publisher = spawn(move || {
+            let [first, second, third, beyond] = probes.map(|probe| kind.message(probe));
+            send.send(beyond).unwrap();
+            drop((first, second, third));
+        });
+        drop(receive.recv().unwrap());
         publisher.join().unwrap();
         assert_eq!(drops.count(), 4);
     });

@@ -88,6 +88,8 @@ struct State {
     due: Option<Instant>,
     /// Who was looked at: let go of after the look, for the last reference takes the handler with it.
     held: Vec<Arc<Subscriber>>,
+    /// Empty between two looks: memory for those with a thread or a queue of their own.
+    own: Vec<Arc<Subscriber>>,
 }
 
 /// See the module.

@@ -1,62 +1,63 @@
-//! Memory of the messages of a burst, beyond what a pool keeps.
+//! Memory of the messages of a burst, beyond the blocks that a pool makes with care.
 //!
 //! ```text
-//!   publisher   ── block after block, side by side ──►  ┌ span: 256 blocks, 32 KB at most ┐
-//!   lane        ── counts those it is done with ─────►  └ freed with the last of them ────┘
+//!   publisher   ── block after block, in order ──►  ┌ span: up to 128 blocks, 8 KB or more ┐
 //! ```
 //!
-//! What waits so deep is served long after it was made: nothing is gained by keeping the messages of a moment apart
-//! in memory, as a pool does, and everything by having them side by side: half of the page faults, and addresses that
-//! processors foresee. None of it comes back to the publisher; the allocator has it again when the burst is over.
+//! What waits so deep is served long after it was made: there is little to be gained by keeping the messages of a moment
+//! apart in memory, and much by having them one after the other, in pieces that an allocator gets from the system at once:
+//! fewer page faults and calls, and addresses that processors foresee.
 //!
-//! Guarantees: a span goes back when all messages in it are gone, whoever had them; a thread that ended leaves nothing
-//! behind. The price: a message that is kept keeps its span, 32 KB at most. Cost: a few instructions a block; a lane gives
-//! the blocks of a span up together. Model: as `span`.
+//! Guarantees: as `span`. The price: a block that is in use, or kept by its pool, keeps its span from the allocator. Lanes
+//! give blocks back about in the order in which they were made, and then spans go as a whole; where a burst comes back in
+//! any order, each of the two megabytes of blocks that a pool keeps may keep 8 KB of it.
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 
-use super::span::{self, Span};
+use super::span::{self, ALIGN, Span};
 use crate::sync::scaled;
 
 /// Bytes of a span, about; and blocks at most, which have numbers of a byte.
-const BYTES: usize = 1 << 15;
-const BLOCKS: usize = scaled(1 << 8, 2);
-/// Spans a lane gathers for at a time: more publishers than that seldom flood together.
-const GATHERED: usize = 8;
-/// Addresses of spans that differ by less are of one publisher mostly.
-const APART: usize = BYTES;
+const BYTES: usize = scaled(1 << 13, 1 << 8);
+const BLOCKS: usize = 1 << 7;
+/// A line between two blocks that nobody uses: many of these may be in use for good, where caches keep messages.
+const GAP: usize = ALIGN;
 
 /// A publisher's blocks of a size.
 pub(super) struct Supply {
     next: Cell<*mut u8>,
     /// Blocks not handed out.
     left: Cell<usize>,
-    size: usize,
+    stride: usize,
 }
 
 impl Supply {
     pub(super) const fn new(size: usize) -> Self {
-        Self { next: Cell::new(std::ptr::null_mut()), left: Cell::new(0), size }
+        Self { next: Cell::new(ptr::null_mut()), left: Cell::new(0), stride: Self::stride(size) }
+    }
+
+    /// Bytes from a block of the size to the next one.
+    pub(super) const fn stride(size: usize) -> usize {
+        size + GAP
     }
 
     fn blocks(&self) -> usize {
-        (BYTES / self.size).min(BLOCKS)
+        (BYTES / self.stride).clamp(2, BLOCKS)
     }
 
     /// A block, and its place in its span. `None`: out of memory.
-    #[cold]
     pub(super) fn take(&self) -> Option<(NonNull<u8>, u8)> {
         if self.left.get() == 0 {
-            self.next.set(span::allocate(self.size, self.blocks())?.as_ptr());
+            self.next.set(span::allocate(self.stride, self.blocks())?.as_ptr());
             self.left.set(self.blocks());
         }
         let place = self.blocks() - self.left.get();
         let block = NonNull::new(self.next.get())?;
         self.left.set(self.left.get() - 1);
         // Behind the last one it is never used.
-        self.next.set(block.as_ptr().wrapping_add(self.size));
+        self.next.set(block.as_ptr().wrapping_add(self.stride));
         Some((block, place as u8))
     }
 }
@@ -68,54 +69,9 @@ impl Drop for Supply {
             && left > 0
         {
             // SAFETY: it is the first one that was not handed out.
-            let span = unsafe { Span::of(next, self.blocks() - left, self.size) };
+            let span = unsafe { Span::of(next, self.blocks() - left, self.stride) };
             // SAFETY: nobody has those.
             unsafe { span.give_up(left) };
         }
-    }
-}
-
-/// What a lane is done with and has not given up yet.
-pub(super) struct Done([Cell<(Option<Span>, usize)>; GATHERED]);
-
-impl Done {
-    pub(super) const fn new() -> Self {
-        Self([const { Cell::new((None, 0)) }; GATHERED])
-    }
-
-    /// A block of that span; given up with others of it, or in [`flush`](Self::flush).
-    ///
-    /// # Safety
-    /// As for [`Span::give_up`].
-    #[inline]
-    pub(super) unsafe fn gather(&self, span: Span) {
-        let place = &self.0[span.addr() / APART % GATHERED];
-        match place.get() {
-            (Some(same), blocks) if same == span => place.set((Some(span), blocks + 1)),
-            (other, blocks) => {
-                place.set((Some(span), 1));
-                Self::give_up(other, blocks);
-            }
-        }
-    }
-
-    fn give_up(span: Option<Span>, blocks: usize) {
-        if let Some(span) = span {
-            // SAFETY: the promise of those who gathered them.
-            unsafe { span.give_up(blocks) };
-        }
-    }
-
-    pub(super) fn flush(&self) {
-        for place in &self.0 {
-            let (span, blocks) = place.replace((None, 0));
-            Self::give_up(span, blocks);
-        }
-    }
-}
-
-impl Drop for Done {
-    fn drop(&mut self) {
-        self.flush();
     }
 }

@@ -11,18 +11,18 @@
 //!
 //! A message made here and freed elsewhere costs an allocator several times its usual price. So
 //! blocks go back to the pool they came from, in batches, and are used again. New ones come from the
-//! allocator in batches too, and are handed out crosswise (`Pool::grow`), until there are enough; what waits beyond that
-//! has memory of another kind ([`bulk`](super::bulk)).
+//! allocator in batches too, and are handed out crosswise (`Pool::grow`), while there are few; from then on side by side
+//! ([`bulk`](super::bulk)).
 //!
 //! When the thread ends it closes `Remote.returned` and frees what it has; blocks still out are freed
 //! by their last holders, and the last of these frees the `Remote` (`orphans` reaches zero once the
 //! thread has added the number of blocks out and each of them was subtracted).
 //!
-//! Guarantees: a block is reused only after its last reference is gone; a pool has at most [`POOL_BYTES`] of blocks of a
-//! size, apart from the gaps between them; a thread that ended leaves nothing behind; no lock; threads whose thread-locals
-//! are gone use the allocator. Cost: a few instructions per block on the owner, one exchange per batch on the lane; a
-//! publish that finds the pool empty calls the allocator up to 32 times (some 10 us with the page faults, as often as it
-//! has grown). Models:
+//! Guarantees: a block is reused only after its last reference is gone; at most [`POOL_BYTES`] of blocks of a size wait
+//! in a pool and as much again on their way to it (what they keep besides: see `span`); a thread that ended leaves
+//! nothing behind; no lock; threads whose thread-locals are gone use the allocator. Cost: a few
+//! instructions per block on the owner, one exchange per batch on the lane; a publish that finds the pool empty calls the
+//! allocator up to 32 times (some 10 us with the page faults, as often as it has grown). Models:
 //! `loom-tests/tests/memory.rs`.
 #![allow(unsafe_code)]
 
@@ -31,9 +31,9 @@ use std::cell::{Cell, UnsafeCell};
 use std::ptr::{self, NonNull};
 
 use super::block::Header;
-use super::bulk::{Done, Supply};
+use super::bulk::Supply;
 use super::span::{self, ALIGN, Span};
-use crate::sync::{AtomicIsize, AtomicPtr, Ordering, local, prefetch, scaled};
+use crate::sync::{AtomicIsize, AtomicPtr, AtomicUsize, Ordering, local, prefetch, scaled};
 
 /// Block sizes that are recycled, in bytes, header included.
 const CLASSES: [usize; 7] = [64, 128, 192, 256, 384, 512, 1024];
@@ -42,7 +42,7 @@ const SPAN: usize = scaled(8, 1);
 /// Lines between two blocks that nobody uses: what a processor fetches because it lies beside. Without them everything
 /// between distant cores takes twice as long; with one, 1->1 is 5 % slower.
 const GAP: usize = 2 * ALIGN;
-/// Bytes of blocks a pool has per size class.
+/// Bytes of blocks a pool keeps per size class; and of those that are made for it crosswise.
 const POOL_BYTES: usize = 1 << 20;
 /// Blocks a lane gathers for one owner before it hands them over.
 const BATCH: usize = 128;
@@ -56,17 +56,31 @@ const GROWTH_BYTES: usize = 1 << 16;
 /// Owners a lane gathers for at a time (by address, which a model must not depend on).
 const OUTBOX: usize = scaled(8, 1);
 
-/// Where a block's memory comes from. (Of a block with a class and without an owner: from [`bulk`](super::bulk).)
+/// Where a block's memory comes from.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Origin {
-    class: u8,
+    /// The class, and whether it is in [`BULK`].
+    kind: u8,
     /// Which one of its span.
     place: u8,
 }
 
+/// Mark of blocks from a span of [`bulk`](super::bulk).
+const BULK: u8 = 1 << 6;
+
 impl Origin {
     /// From the allocator, and straight back to it.
-    const SYSTEM: Self = Self { class: u8::MAX, place: 0 };
+    const SYSTEM: Self = Self { kind: u8::MAX, place: 0 };
+
+    #[inline]
+    fn class(self) -> u8 {
+        self.kind & !BULK
+    }
+
+    /// Bytes from the block to the next one of its span.
+    fn stride(self) -> usize {
+        if self.kind & BULK == 0 { class_stride(self.kind) } else { Supply::stride(CLASSES[self.class() as usize]) }
+    }
 }
 
 fn class_of(layout: Layout) -> Option<u8> {
@@ -76,12 +90,12 @@ fn class_of(layout: Layout) -> Option<u8> {
     CLASSES.iter().position(|&size| layout.size() <= size).map(|class| class as u8)
 }
 
-/// Bytes from a block of the class to the next one of its span.
+/// Bytes from a block of the class to the next one of its span, if it was made crosswise.
 fn class_stride(class: u8) -> usize {
     CLASSES[class as usize] + GAP
 }
 
-/// Blocks of the class that a pool has at most, about.
+/// Blocks of the class that a pool keeps.
 fn class_limit(class: u8) -> usize {
     const LIMITS: [usize; CLASSES.len()] = {
         let mut limits = CLASSES;
@@ -108,6 +122,8 @@ impl Owner {
 struct Remote {
     /// Blocks on their way back, or [`closed`].
     returned: AtomicPtr<Header>,
+    /// About how many that are.
+    waiting: AtomicUsize,
     /// After closing: blocks still out. Before: minus those already freed by others.
     orphans: AtomicIsize,
 }
@@ -120,7 +136,8 @@ fn closed() -> *mut Header {
 struct Pool {
     remote: *const Remote,
     free: [Cell<*mut Header>; CLASSES.len()],
-    /// Blocks of each class that there are.
+    counts: [Cell<usize>; CLASSES.len()],
+    /// Blocks of each class that were made crosswise.
     made: [Cell<usize>; CLASSES.len()],
     bulk: [Supply; CLASSES.len()],
     incoming: Cell<*mut Header>,
@@ -164,28 +181,21 @@ impl Chain {
 /// A lane's gathered blocks.
 struct Outbox {
     on: Cell<bool>,
-    done: Done,
     chains: UnsafeCell<[Chain; OUTBOX]>,
 }
 
 local! {
     static POOL: Pool = Pool::new();
-    static OUTBOX_OF_LANE: Outbox = const { Outbox { on: Cell::new(false), done: Done::new(), chains: UnsafeCell::new([Chain::EMPTY; OUTBOX]) } };
+    static OUTBOX_OF_LANE: Outbox = const { Outbox { on: Cell::new(false), chains: UnsafeCell::new([Chain::EMPTY; OUTBOX]) } };
 }
 
 /// Memory for a block: pointer (`None`: out of memory), the pool it goes back to, where it comes from.
 #[inline]
 pub(super) fn allocate(layout: Layout) -> (Option<NonNull<Header>>, Owner, Origin) {
-    let pooled = |class| {
-        POOL.try_with(|pool| match pool.take(class) {
-            Some(block) => (Some(block), Owner(pool.remote), origin_of(block.as_ptr())),
-            None => pool.beyond(class),
-        })
-    };
     if let Some(class) = class_of(layout)
-        && let Ok(block) = pooled(class)
+        && let Ok((memory, owner)) = POOL.try_with(|pool| (pool.take(class), Owner(pool.remote)))
     {
-        return block;
+        return (memory, owner, memory.map_or(Origin::SYSTEM, |block| origin_of(block.as_ptr())));
     }
     (system_allocate(layout), Owner::NONE, Origin::SYSTEM)
 }
@@ -199,9 +209,9 @@ pub(super) unsafe fn release(block: NonNull<Header>, layout: Layout) {
     // SAFETY: initialised, as the caller promises.
     let header = unsafe { block.as_ref() };
     let owner = header.owner;
-    if owner == Owner::NONE {
-        // SAFETY: as the caller promises.
-        unsafe { release_unowned(block, layout) };
+    if header.origin == Origin::SYSTEM {
+        // SAFETY: allocated with its own layout.
+        unsafe { system_free(block, layout) };
         return;
     }
     let is_ours = |pool: &Pool| Owner(pool.remote) == owner;
@@ -213,30 +223,6 @@ pub(super) unsafe fn release(block: NonNull<Header>, layout: Layout) {
         let mut chain = Chain { owner, ..Chain::EMPTY };
         chain.add(block.as_ptr());
         chain.hand_over();
-    }
-}
-
-/// # Safety
-/// As for [`release`]; no pool has it.
-unsafe fn release_unowned(block: NonNull<Header>, layout: Layout) {
-    let origin = origin_of(block.as_ptr());
-    if origin == Origin::SYSTEM {
-        // SAFETY: allocated with its own layout.
-        unsafe { system_free(block, layout) };
-        return;
-    }
-    // SAFETY: `Pool::beyond` has written down which one of which span it is.
-    let span = unsafe { Span::of(block.cast(), usize::from(origin.place), CLASSES[origin.class as usize]) };
-    let gathered = OUTBOX_OF_LANE.try_with(|outbox| {
-        if outbox.on.get() {
-            // SAFETY: as the caller promises: once, and nothing refers to it.
-            unsafe { outbox.done.gather(span) };
-        }
-        outbox.on.get()
-    });
-    if !gathered.unwrap_or(false) {
-        // SAFETY: as above.
-        unsafe { span.give_up(1) };
     }
 }
 
@@ -263,19 +249,46 @@ unsafe fn system_free(block: NonNull<Header>, layout: Layout) {
 }
 
 /// # Safety
-/// The block has a class and nothing refers to it.
-unsafe fn free_classed(block: NonNull<Header>) {
-    let Origin { class, place } = origin_of(block.as_ptr());
-    // SAFETY: `grow` has written down which one of which span it is.
-    let span = unsafe { Span::of(block.cast(), usize::from(place), class_stride(class)) };
-    // SAFETY: the caller's promise.
-    unsafe { span.give_up(1) };
+/// The block has a class and is not given up.
+unsafe fn span_of(block: NonNull<Header>) -> Span {
+    let origin = origin_of(block.as_ptr());
+    // SAFETY: `grow` and `beyond` have written down which one of which span it is.
+    unsafe { Span::of(block.cast(), usize::from(origin.place), origin.stride()) }
 }
 
 /// Of a block with a class. (Of one that was never used, this and the link are there, and nothing else.)
 fn origin_of(block: *mut Header) -> Origin {
     // SAFETY: as in `next_of`.
     unsafe { (*block).origin }
+}
+
+/// Gives blocks up, those of a span that come one after the other together; how many they were.
+///
+/// # Safety
+/// They have classes, nothing refers to them, and none is given up twice. The link of a block is read before the next one
+/// is asked for.
+unsafe fn give_up(blocks: impl Iterator<Item = NonNull<Header>>) -> usize {
+    let (mut all, mut run) = (0, None);
+    for block in blocks {
+        all += 1;
+        // SAFETY: as the caller promises.
+        let span = unsafe { span_of(block) };
+        run = match run {
+            Some((same, count)) if same == span => Some((span, count + 1)),
+            other => {
+                if let Some((other, count)) = other {
+                    // SAFETY: as the caller promises.
+                    unsafe { Span::give_up(other, count) };
+                }
+                Some((span, 1))
+            }
+        };
+    }
+    if let Some((span, count)) = run {
+        // SAFETY: as the caller promises.
+        unsafe { span.give_up(count) };
+    }
+    all
 }
 
 fn next_of(block: *mut Header) -> *mut Header {
@@ -324,10 +337,15 @@ fn link(block: *mut Header, next: *mut Header) {
 
 impl Pool {
     fn new() -> Self {
-        let remote = Remote { returned: AtomicPtr::new(ptr::null_mut()), orphans: AtomicIsize::new(0) };
+        let remote = Remote {
+            returned: AtomicPtr::new(ptr::null_mut()),
+            waiting: AtomicUsize::new(0),
+            orphans: AtomicIsize::new(0),
+        };
         Self {
             remote: Box::into_raw(Box::new(remote)),
             free: Default::default(),
+            counts: Default::default(),
             made: Default::default(),
             bulk: CLASSES.map(Supply::new),
             incoming: Cell::new(ptr::null_mut()),
@@ -340,7 +358,6 @@ impl Pool {
         unsafe { &*self.remote }
     }
 
-    /// `None`: there are enough blocks of the class, or no memory for more.
     #[inline]
     fn take(&self, class: u8) -> Option<NonNull<Header>> {
         let list = &self.free[class as usize];
@@ -349,24 +366,31 @@ impl Pool {
                 let next = next_of(block.as_ptr());
                 expect(next);
                 list.set(next);
+                let count = &self.counts[class as usize];
+                count.set(count.get() - 1);
                 block
             }
             None => match self.take_incoming(class) {
                 Some(block) => block,
                 None if self.made[class as usize].get() < class_limit(class) => self.grow(class)?,
-                None => return None,
+                None => self.beyond(class)?,
             },
         };
         self.out.set(self.out.get() + 1);
         Some(block)
     }
 
-    /// Memory for a block beyond the pool's own.
-    fn beyond(&self, class: u8) -> (Option<NonNull<Header>>, Owner, Origin) {
-        match self.bulk[class as usize].take() {
-            Some((block, place)) => (Some(block.cast()), Owner::NONE, Origin { class, place }),
-            None => (None, Owner::NONE, Origin::SYSTEM),
-        }
+    /// A new block, when there are many.
+    #[cold]
+    fn beyond(&self, class: u8) -> Option<NonNull<Header>> {
+        let (block, place) = self.bulk[class as usize].take()?;
+        let block = block.cast::<Header>();
+        // What a list needs of a header.
+        // SAFETY: fresh memory of the class, which is no smaller than a header.
+        let origin = unsafe { &raw mut (*block.as_ptr()).origin };
+        // SAFETY: as above.
+        unsafe { origin.write(Origin { kind: class | BULK, place }) };
+        Some(block)
     }
 
     /// A returned block of the class; others met on the way go to their lists. (Apart: inlined, it makes everything from 20 to
@@ -380,6 +404,7 @@ impl Pool {
             }
             // Acquire: meets the Release in `hand_over`; the blocks are ours with all that was in them.
             self.incoming.set(remote.returned.swap(ptr::null_mut(), Ordering::Acquire));
+            remote.waiting.store(0, Ordering::Relaxed);
         }
         while let Some(block) = NonNull::new(self.incoming.get()) {
             let next = next_of(block.as_ptr());
@@ -387,7 +412,7 @@ impl Pool {
             let ahead = ahead_of(block.as_ptr());
             expect(if ahead.is_null() { next } else { ahead });
             self.incoming.set(next);
-            if origin_of(block.as_ptr()).class == class {
+            if origin_of(block.as_ptr()).class() == class {
                 self.out.set(self.out.get() - 1);
                 return Some(block);
             }
@@ -416,7 +441,7 @@ impl Pool {
                 // SAFETY: fresh memory of the class, which is no smaller than a header.
                 let origin = unsafe { &raw mut (*block).origin };
                 // SAFETY: as above.
-                unsafe { origin.write(Origin { class, place: place as u8 }) };
+                unsafe { origin.write(Origin { kind: class, place: place as u8 }) };
                 blocks[got + place] = block;
             }
             got += SPAN;
@@ -433,31 +458,38 @@ impl Pool {
                 unsafe { its_next.write(crate::sync::UnsafeCell::new(list.replace(block))) };
             }
         }
-        let made = &self.made[class as usize];
+        let (made, count) = (&self.made[class as usize], &self.counts[class as usize]);
         made.set(made.get() + got);
+        count.set(count.get() + got - 1);
         Some(first)
     }
 
-    /// Puts a block that was out into its list.
+    /// Puts a block that was out into its list, or gives it up if the list is long enough.
     #[inline]
     fn keep(&self, block: NonNull<Header>) {
-        let class = origin_of(block.as_ptr()).class;
+        let class = origin_of(block.as_ptr()).class();
+        let count = &self.counts[class as usize];
         self.out.set(self.out.get() - 1);
-        link(block.as_ptr(), self.free[class as usize].replace(block.as_ptr()));
+        if count.get() >= class_limit(class) {
+            // SAFETY: classed, and ours.
+            unsafe { give_up([block].into_iter()) };
+        } else {
+            link(block.as_ptr(), self.free[class as usize].replace(block.as_ptr()));
+            count.set(count.get() + 1);
+        }
     }
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
         let free_list = |mut head: *mut Header| {
-            let mut len = 0;
-            while let Some(block) = NonNull::new(head) {
+            let blocks = std::iter::from_fn(|| {
+                let block = NonNull::new(head)?;
                 head = next_of(head);
-                // SAFETY: classed, and ours.
-                unsafe { free_classed(block) };
-                len += 1;
-            }
-            len
+                Some(block)
+            });
+            // SAFETY: classed, and ours.
+            unsafe { give_up(blocks) }
         };
         for list in &self.free {
             free_list(list.get());
@@ -476,33 +508,39 @@ impl Drop for Pool {
 }
 
 impl Chain {
-    /// Hands the blocks to their owner; frees them if it has ended.
+    /// Hands the blocks to their owner; gives them up if it has ended or has enough.
     fn hand_over(self) {
         // SAFETY: our blocks are out of that pool, which keeps its remote alive until they are
         // accounted for.
         let remote = unsafe { &*self.owner.0 };
         let mut head = remote.returned.load(Ordering::Relaxed);
-        while head != closed() {
-            link(self.tail, head);
-            // Release: our last uses of the blocks; meets the swaps in `Pool`.
-            match remote.returned.compare_exchange_weak(head, self.head, Ordering::Release, Ordering::Relaxed) {
-                Ok(_) => return,
-                Err(current) => head = current,
+        let class = origin_of(self.head).class();
+        if head != closed() && remote.waiting.load(Ordering::Relaxed) < class_limit(class) {
+            // Before the exchange: after it the remote may be gone.
+            remote.waiting.fetch_add(self.len, Ordering::Relaxed);
+            while head != closed() {
+                link(self.tail, head);
+                // Release: our last uses of the blocks; meets the swaps in `Pool`.
+                match remote.returned.compare_exchange_weak(head, self.head, Ordering::Release, Ordering::Relaxed) {
+                    Ok(_) => return,
+                    Err(current) => head = current,
+                }
             }
         }
-        // The owner has ended.
+        // The owner has ended, or has enough.
         self.free_blocks();
         self.settle(remote);
     }
 
     fn free_blocks(self) {
-        let mut head = self.head;
-        for _ in 0..self.len {
-            let block = NonNull::new(head).expect("a chain has `len` blocks");
-            head = next_of(head);
-            // SAFETY: classed, and ours.
-            unsafe { free_classed(block) };
-        }
+        let mut next = self.head;
+        let blocks = (0..self.len).map(|_| {
+            let block = NonNull::new(next).expect("a chain has `len` blocks");
+            next = next_of(next);
+            block
+        });
+        // SAFETY: classed, and ours.
+        unsafe { give_up(blocks) };
     }
 
     /// Tells the remote that `len` blocks are gone for good; the last one frees it.
@@ -539,7 +577,6 @@ impl Outbox {
     }
 
     fn flush(&self) {
-        self.done.flush();
         // SAFETY: as in `gather`.
         for chain in unsafe { &mut *self.chains.get() } {
             if chain.len > 0 {

@@ -62,10 +62,6 @@ impl Span {
         Self(unsafe { block.sub(place * stride + size_of::<Front>()) }.cast())
     }
 
-    pub(crate) fn addr(self) -> usize {
-        self.0.addr().get()
-    }
-
     /// Gives so many of its blocks up for good; true: the last was among them, and the span is gone.
     ///
     /// # Safety

@@ -14,7 +14,7 @@ use crate::sync::lock;
 impl Monitor {
     /// True: something is to be looked at again soon.
     pub(super) fn look_at_own(&self, state: &mut State, now: Instant, news: &mut Vec<News>) -> bool {
-        let mut alive = std::mem::take(&mut state.held);
+        let mut alive = std::mem::take(&mut state.own);
         lock(&self.own).retain(|weak| match weak.upgrade() {
             Some(subscriber) if !subscriber.done.is_done() => {
                 alive.push(subscriber);
@@ -72,6 +72,7 @@ impl Monitor {
             }
         }
         state.held.append(&mut alive);
+        state.own = alive;
         awake
     }
 }
