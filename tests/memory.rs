@@ -132,8 +132,27 @@ fn filled<const N: usize>(n: usize) -> [u64; N] {
     std::array::from_fn(|word| (n * N + word) as u64)
 }
 
+/// Which message goes first.
+#[derive(Clone, Copy)]
+enum Order {
+    First,
+    Last,
+    Any,
+}
+
+impl Order {
+    fn at(self, n: usize) -> usize {
+        match self {
+            Self::First => n,
+            Self::Last => BURST - 1 - n,
+            // 7919 and the number of messages have no common divisor: each once, far from each other.
+            Self::Any => n * 7919 % BURST,
+        }
+    }
+}
+
 /// Messages of a size, more than a pool has, made by a thread that ends or stays, dropped in some order by another one.
-fn burst<const N: usize>(bus: &Bus, ends: bool, order: fn(usize) -> usize, is_in_order: bool) {
+fn burst<const N: usize>(bus: &Bus, ends: bool, order: Order, is_in_order: bool) {
     let kind = MessageType::<[u64; N]>::new(bus, format!("{N} words")).unwrap();
     let (send, messages) = std::sync::mpsc::channel::<Vec<Option<Message>>>();
     let (stay, stays) = std::sync::mpsc::channel::<()>();
@@ -165,9 +184,9 @@ fn burst<const N: usize>(bus: &Bus, ends: bool, order: fn(usize) -> usize, is_in
     }
 }
 
-fn drop_all<const N: usize>(messages: &mut [Option<Message>], order: fn(usize) -> usize) {
+fn drop_all<const N: usize>(messages: &mut [Option<Message>], order: Order) {
     for n in 0..BURST {
-        let at = order(n);
+        let at = order.at(n);
         assert_eq!(messages[at].take().unwrap().payload::<[u64; N]>(), Some(&filled(at)));
     }
 }
@@ -175,9 +194,7 @@ fn drop_all<const N: usize>(messages: &mut [Option<Message>], order: fn(usize) -
 #[test]
 fn what_a_burst_took_goes_back_in_any_order_of_drops() {
     let _alone = lock(&ALONE);
-    // 7919 and the number of messages have no common divisor: each once, far from each other.
-    let orders: [(fn(usize) -> usize, bool); 3] =
-        [(|n| n, true), (|n| BURST - 1 - n, true), (|n| n * 7919 % BURST, false)];
+    let orders = [(Order::First, true), (Order::Last, true), (Order::Any, false)];
     for ends in [false, true] {
         for (order, is_in_order) in orders {
             let before = settled();

@@ -262,33 +262,17 @@ fn origin_of(block: *mut Header) -> Origin {
     unsafe { (*block).origin }
 }
 
-/// Gives blocks up, those of a span that come one after the other together; how many they were.
+/// Gives blocks up; how many they were.
 ///
 /// # Safety
-/// They have classes, nothing refers to them, and none is given up twice. The link of a block is read before the next one
-/// is asked for.
+/// They have classes, nothing refers to them, and none is given up twice. Their links are read before they are handed over.
 unsafe fn give_up(blocks: impl Iterator<Item = NonNull<Header>>) -> usize {
-    let (mut all, mut run) = (0, None);
-    for block in blocks {
-        all += 1;
+    let spans = blocks.map(|block| {
         // SAFETY: as the caller promises.
-        let span = unsafe { span_of(block) };
-        run = match run {
-            Some((same, count)) if same == span => Some((span, count + 1)),
-            other => {
-                if let Some((other, count)) = other {
-                    // SAFETY: as the caller promises.
-                    unsafe { Span::give_up(other, count) };
-                }
-                Some((span, 1))
-            }
-        };
-    }
-    if let Some((span, count)) = run {
-        // SAFETY: as the caller promises.
-        unsafe { span.give_up(count) };
-    }
-    all
+        unsafe { span_of(block) }
+    });
+    // SAFETY: as the caller promises.
+    unsafe { span::give_up_all(spans) }
 }
 
 fn next_of(block: *mut Header) -> *mut Header {

@@ -82,3 +82,30 @@ impl Span {
         is_last
     }
 }
+
+/// Gives up a block of each of these spans, those that come one after the other together; how many blocks they were.
+///
+/// # Safety
+/// As for [`Span::give_up`].
+pub(crate) unsafe fn give_up_all(spans: impl Iterator<Item = Span>) -> usize {
+    let (mut all, mut run) = (0, None);
+    for span in spans {
+        all += 1;
+        run = match run {
+            Some((same, count)) if same == span => Some((span, count + 1)),
+            other => {
+                give_up_run(other);
+                Some((span, 1))
+            }
+        };
+    }
+    give_up_run(run);
+    all
+}
+
+fn give_up_run(run: Option<(Span, usize)>) {
+    if let Some((span, count)) = run {
+        // SAFETY: the promise of who called `give_up_all`.
+        unsafe { span.give_up(count) };
+    }
+}
