@@ -10,7 +10,7 @@ use stasis_bus::follow::{Current, CurrentEntry, Follow, FollowError, Followed, F
 use stasis_bus::{AnyMessageType, Bus, Delivery, Eid, JoinError, Message, MessageType, PanicPolicy, Pinning, Topic};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -905,6 +905,47 @@ fn changes_that_wait_for_an_announcer_are_bounded_and_followers_see_the_gap() {
         assert_eq!(mirror.has, held(&cache));
         assert_eq!(mirror.has[&("a".to_owned(), Entity::Local)].payload::<Snap>().unwrap().1, 3_099);
     });
+}
+
+#[test]
+fn a_read_that_panics_after_a_lag_is_tried_again_with_the_next_update() {
+    let bus = bus(1);
+    let topic = bus.topic("t").unwrap();
+    let kind = MessageType::<Step<&'static str>>::new(&bus, "step").unwrap();
+    let reads = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&reads);
+    let source = Scripted(move || {
+        assert_ne!(count.fetch_add(1, Ordering::Relaxed), 1, "reading fails the second time");
+        Current { entries: Vec::new(), upto: 0 }
+    });
+    let (log, (entered, enters), (go, wait)) = (Log::default(), mpsc::channel(), mpsc::channel::<()>());
+    let into = Arc::clone(&log);
+    let mut is_first = true;
+    let following = Follow::new(&topic, source)
+        .limit(8)
+        .subscribe(move |_, followed| {
+            let is_update = matches!(followed, Followed::Update(_));
+            lock(&into).push(given(followed));
+            if is_update && std::mem::take(&mut is_first) {
+                entered.send(()).unwrap();
+                let _ = wait.recv();
+            }
+        })
+        .unwrap();
+    let publish = |version: u64| topic.publish(kind.message(step("a", version, version == 1))).unwrap();
+    // What starts it has room in its queue.
+    eventually("it has begun", || all(&log).contains(&Given::Ready));
+    publish(1);
+    common::next(&enters);
+    (2..40).for_each(publish); // more than it may fall behind
+    go.send(()).unwrap();
+    eventually("it was read again", || reads.load(Ordering::Relaxed) == 2);
+    publish(40);
+    eventually("it has begun again", || all(&log).iter().filter(|given| **given == Given::Ready).count() == 2);
+    following.unsubscribe_and_join(PATIENCE).unwrap();
+    assert_eq!((following.subscription().stats().panics, reads.load(Ordering::Relaxed)), (1, 3));
+    let ready = all(&log).iter().rposition(|given| *given == Given::Ready).unwrap();
+    assert_eq!(all(&log)[ready - 1], Given::Restart);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! ```text
 //!   turn: control entry due at this position?  ─► serve it
 //!         else next dispatch                   ─► for each accepting member: deliver
-//!   idle: spin, yield, hand message memory back, sleep
+//!   idle: spin, hand message memory back, sleep
 //! ```
 //!
 //! What is for a member whose handler waits further down the stack (`helping`) stands aside until that

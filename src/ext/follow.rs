@@ -403,10 +403,13 @@ impl<S: Source> Follow<S> {
             losses.add(&ear);
         }
         let forward = self.topic.forward_to(&private)?;
+        // From here on the follower may read the entries by itself, if it lags: meets the source's fence between a change and
+        // the publish of its update.
+        fence::full();
         is_whole.store(true, Ordering::Release);
         // From here on no update is missed, and the follower is told so; now the entries may be read.
         let whole = private.publish(START.message(Start(None)));
-        // Meets the source's fence between a change and the publish of its update.
+        // As above.
         fence::full();
         let started = whole.and_then(|()| private.publish(START.message(Start(Some(Box::new(source.current()))))));
         match started {
@@ -562,8 +565,9 @@ impl<S: Source, H: FnMut(&Received<'_>, Followed<'_>) + Send + 'static> Follower
         // Whatever was on its way may be among what was dropped: what was told, and the mark.
         self.told.swap(false, Ordering::AcqRel);
         if !self.is_whole.load(Ordering::Acquire) {
-            // What comes before that is left out anyway. Entries read now would miss what comes over topics not reached yet.
-            self.stage = Stage::Waiting(Vec::new());
+            // Updates that come before that are left out anyway. Entries read now would miss what comes over topics that it has
+            // not reached.
+            self.leave_updates_out();
             return;
         }
         self.stage = Stage::Behind(lost(&*self.source));
@@ -578,6 +582,8 @@ impl<S: Source, H: FnMut(&Received<'_>, Followed<'_>) + Send + 'static> Follower
     fn restart(&mut self, received: &Received<'_>) {
         let Stage::Behind(lost) = self.stage else { return };
         self.stage = Stage::Following { upto: u64::MAX, known: HashMap::new() };
+        // Until it is read, something is lost.
+        self.lost = lost.wrapping_sub(1);
         let current = self.source.current();
         self.lost = lost;
         let mut panics = FirstPanic(None);
@@ -604,7 +610,7 @@ impl<S: Source, H: FnMut(&Received<'_>, Followed<'_>) + Send + 'static> Follower
 
     /// Updates before this moment came while the forward was there for some of the topics behind the followed one and not
     /// for others, so some may be missing among them. What they tell is in the entries, which are read later.
-    fn way_is_whole(&mut self) {
+    fn leave_updates_out(&mut self) {
         let Stage::Waiting(kept) = &mut self.stage else { return };
         let mut panics = FirstPanic(None);
         for message in std::mem::take(kept) {
@@ -646,7 +652,7 @@ impl<S: Source, H: FnMut(&Received<'_>, Followed<'_>) + Send + 'static> Handler 
             panics.go_on();
         } else if let Some(Start(current)) = message.payload::<Start>() {
             match current {
-                None => self.way_is_whole(),
+                None => self.leave_updates_out(),
                 Some(current) => current.downcast_ref().into_iter().for_each(|current| self.start(received, current)),
             }
         } else if is_mark(message) {

@@ -19,7 +19,7 @@
 //! thread has added the number of blocks out and each of them was subtracted).
 //!
 //! Guarantees: a block is reused only after its last reference is gone; at most [`POOL_BYTES`] of blocks of a size wait
-//! in a pool and as much again on their way to it (what they keep besides: see `span`); a thread that ended leaves
+//! in a pool and as much again on their way to it, about (not counting gaps; what they keep besides: see `span`, `bulk`); a thread that ended leaves
 //! nothing behind; no lock; threads whose thread-locals are gone use the allocator. Cost: a few
 //! instructions per block on the owner, one exchange per batch on the lane; a publish that finds the pool empty calls the
 //! allocator up to 32 times (some 10 us with the page faults, as often as it has grown). Models:
