@@ -17,19 +17,28 @@ pub const FINAL: usize = 99;
 /// What a handler saw.
 pub type Log = Arc<Mutex<Vec<usize>>>;
 
-/// A bus of one lane with a small ring.
+/// A bus of one lane with a small ring, and no room beyond it.
 ///
 /// # Panics
 /// If it cannot be made.
 #[must_use]
 pub fn bus() -> Bus {
+    bus_with_budget(128)
+}
+
+/// A bus of one lane with a small ring, and so many bytes for what waits.
+///
+/// # Panics
+/// If it cannot be made.
+#[must_use]
+pub fn bus_with_budget(bytes: usize) -> Bus {
     Bus::builder()
         .watchdog(None)
         .lanes(1)
         .pinning(Pinning::Off)
         .wait(WaitStrategy::Park)
         .ring_capacity(4)
-        .memory_budget(128)
+        .memory_budget(bytes)
         .build()
         .expect("a bus")
 }

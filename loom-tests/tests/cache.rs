@@ -1,28 +1,14 @@
 //! Caches: changes of one entry from two caching topics, and readers beside them.
 #![cfg(loom)]
 
+use loom_tests::whole::{LONG, bus_with_budget};
 use loom_tests::{Model, spawn};
 use stasis_bus::cache::{Cache, CacheClear, CacheUpdate, CachingTopic};
 use stasis_bus::model::{message_type, settle};
-use stasis_bus::{Bus, Delivery, Message, MessageType, Pinning, Subscription, Topic, WaitStrategy};
+use stasis_bus::{Bus, Delivery, Message, MessageType, Subscription, Topic};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 type Told = (u64, Option<usize>, Option<usize>);
-
-const LONG: Duration = Duration::from_secs(1000);
-
-fn bus() -> Bus {
-    Bus::builder()
-        .watchdog(None)
-        .lanes(1)
-        .pinning(Pinning::Off)
-        .wait(WaitStrategy::Park)
-        .ring_capacity(4)
-        .memory_budget(1 << 16)
-        .build()
-        .expect("a bus")
-}
 
 fn number(message: &Message) -> usize {
     *message.payload().expect("a number")
@@ -40,7 +26,7 @@ struct Stage {
 }
 
 fn stage() -> Stage {
-    let bus = bus();
+    let bus = bus_with_budget(1 << 16);
     let kind = message_type::<usize>("n");
     let cache = Cache::builder().id(|message| message.payload::<usize>().map(|_| "a".into())).build();
     let all = bus.topic("all").unwrap();

@@ -2,27 +2,13 @@
 #![cfg(loom)]
 
 use loom::sync::atomic::{AtomicUsize, Ordering};
+use loom_tests::whole::{LONG, bus_with_budget};
 use loom_tests::{Model, spawn};
 use stasis_bus::cache::{Cache, CacheClear, CacheSource, CacheUpdate, CachingTopic};
 use stasis_bus::follow::{Current, CurrentEntry, Follow, Followed, Losses, Source, Step};
 use stasis_bus::model::{full_fence, message_type, settle};
-use stasis_bus::{AnyMessageType, Bus, Delivery, Message, MessageType, Pinning, Topic, WaitStrategy};
+use stasis_bus::{AnyMessageType, Delivery, Message, MessageType, Topic};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
-
-const LONG: Duration = Duration::from_secs(1000);
-
-fn bus() -> Bus {
-    Bus::builder()
-        .watchdog(None)
-        .lanes(1)
-        .pinning(Pinning::Off)
-        .wait(WaitStrategy::Park)
-        .ring_capacity(4)
-        .memory_budget(1 << 16)
-        .build()
-        .expect("a bus")
-}
 
 fn number(message: &Message) -> usize {
     *message.payload().expect("a number")
@@ -65,7 +51,7 @@ impl Mirror {
 fn following_against(name: &'static str, topics: usize, is_there: bool, changes: &'static [usize]) {
     Model::new(name).check(move || {
         loom::stop_exploring();
-        let bus = bus();
+        let bus = bus_with_budget(1 << 16);
         let kind = message_type::<usize>("n");
         let cache = Cache::builder().id(|message| message.payload::<usize>().map(|_| "a".into())).build();
         let topics: Vec<Topic> = (0..topics).map(|number| bus.topic(format!("t{number}")).unwrap()).collect();
@@ -177,7 +163,7 @@ impl Source for Counts {
 fn losing(name: &'static str, last: usize, lost: &'static [usize]) {
     Model::new(name).check(move || {
         loom::stop_exploring();
-        let bus = bus();
+        let bus = bus_with_budget(1 << 16);
         let source = Counts(Arc::new(Counter {
             kind: message_type::<usize>("n"),
             now: AtomicUsize::new(1),

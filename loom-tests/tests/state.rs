@@ -1,15 +1,13 @@
 //! Following states while others publish, begin and end them.
 #![cfg(loom)]
 
+use loom_tests::whole::{LONG, bus_with_budget};
 use loom_tests::{Model, spawn};
+use stasis_bus::MessageType;
 use stasis_bus::model::{message_type, settle};
 use stasis_bus::state::{StateChange, StateChangeKind, StateManager, StatePublisher};
-use stasis_bus::{Bus, MessageType, Pinning, WaitStrategy};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
-
-const LONG: Duration = Duration::from_secs(1000);
 
 /// What happens beside the follower's beginning.
 #[derive(Clone, Copy)]
@@ -29,15 +27,7 @@ fn following(name: &'static str, beside: Beside) {
     let seen = Arc::clone(&stories);
     Model::new(name).check(move || {
         loom::stop_exploring();
-        let bus = Bus::builder()
-            .watchdog(None)
-            .lanes(1)
-            .pinning(Pinning::Off)
-            .wait(WaitStrategy::Park)
-            .ring_capacity(4)
-            .memory_budget(1 << 16)
-            .build()
-            .expect("a bus");
+        let bus = bus_with_budget(1 << 16);
         let kind: MessageType<usize> = message_type("n");
         let manager = StateManager::new(&bus, "all").unwrap();
         let publisher = manager.add_publisher("a").unwrap();

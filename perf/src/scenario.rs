@@ -32,18 +32,12 @@ fn paced(name: &'static str, rate: u64, subscribers: usize, spins: bool) -> Scen
 }
 
 fn burst(name: &'static str, subscribers: usize, messages: u64) -> Scenario {
-    let mut burst = scenario(name, 1, Plan::one(subscribers), Mode::Burst, messages);
-    // With the warm-up, which is over by then.
-    burst.shape.capacity = (messages as usize).next_power_of_two();
-    burst
+    scenario(name, 1, Plan::one(subscribers), Mode::Burst, messages).holding_all()
 }
 
 /// At full speed, where queues hold all that comes: nobody waits for room.
 fn flood(name: &'static str, publishers: usize, subscribers: usize, messages: u64) -> Scenario {
-    let mut flood = plain(name, publishers, subscribers, messages);
-    // With the warm-up, which is over by then.
-    flood.shape.capacity = (messages as usize).next_power_of_two();
-    flood
+    plain(name, publishers, subscribers, messages).holding_all()
 }
 
 fn recorded(name: &'static str, file: &str) -> Option<Scenario> {
@@ -101,6 +95,12 @@ fn make() -> Vec<Scenario> {
 }
 
 impl Scenario {
+    /// With queues that hold all messages. (The warm-up is over by then.)
+    fn holding_all(mut self) -> Self {
+        self.shape.capacity = (self.messages as usize).next_power_of_two();
+        self
+    }
+
     /// With `scale` times the messages, at least one for each publisher.
     pub(crate) fn scaled(&self, scale: f64) -> Self {
         let messages = ((self.messages as f64 * scale) as u64).max(self.shape.publishers as u64);

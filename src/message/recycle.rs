@@ -262,6 +262,14 @@ fn origin_of(block: *mut Header) -> Origin {
     unsafe { (*block).origin }
 }
 
+/// Writes down where a fresh block, no smaller than a header, comes from: what a list needs of a header.
+fn set_origin(block: *mut Header, origin: Origin) {
+    // SAFETY: within the block, which is ours alone.
+    let place = unsafe { &raw mut (*block).origin };
+    // SAFETY: as above.
+    unsafe { place.write(origin) };
+}
+
 /// Gives blocks up; how many they were.
 ///
 /// # Safety
@@ -369,11 +377,7 @@ impl Pool {
     fn beyond(&self, class: u8) -> Option<NonNull<Header>> {
         let (block, place) = self.bulk[class as usize].take()?;
         let block = block.cast::<Header>();
-        // What a list needs of a header.
-        // SAFETY: fresh memory of the class, which is no smaller than a header.
-        let origin = unsafe { &raw mut (*block.as_ptr()).origin };
-        // SAFETY: as above.
-        unsafe { origin.write(Origin { kind: class | BULK, place }) };
+        set_origin(block.as_ptr(), Origin { kind: class | BULK, place });
         Some(block)
     }
 
@@ -421,11 +425,7 @@ impl Pool {
         {
             for place in 0..SPAN {
                 let block = first.cast::<Header>().as_ptr().wrapping_byte_add(place * stride);
-                // What a list needs of a header.
-                // SAFETY: fresh memory of the class, which is no smaller than a header.
-                let origin = unsafe { &raw mut (*block).origin };
-                // SAFETY: as above.
-                unsafe { origin.write(Origin { kind: class, place: place as u8 }) };
+                set_origin(block, Origin { kind: class, place: place as u8 });
                 blocks[got + place] = block;
             }
             got += SPAN;
@@ -436,7 +436,7 @@ impl Pool {
             let at = n.reverse_bits().wrapping_shr(usize::BITS - GROWTH.trailing_zeros());
             if at < got {
                 let block = blocks[at];
-                // SAFETY: as above.
+                // SAFETY: fresh memory of the class, which is no smaller than a header.
                 let its_next = unsafe { &raw mut (*block).next };
                 // SAFETY: as above.
                 unsafe { its_next.write(crate::sync::UnsafeCell::new(list.replace(block))) };

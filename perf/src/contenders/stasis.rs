@@ -83,7 +83,7 @@ impl Stasis {
             .pinning(if self.home == Threads::Unpinned { Pinning::Off } else { Pinning::default() })
             .wait(if shape.spins() { WaitStrategy::BusySpin } else { WaitStrategy::default() })
             .ring_capacity(shape.capacity.min(CAPACITY))
-            .memory_budget((lanes + queues) * shape.capacity.max(4096) * ENTRY * room)
+            .memory_budget((lanes + queues) * shape.capacity.max(CAPACITY) * ENTRY * room)
             .build()
             .expect("the figures fit")
     }
